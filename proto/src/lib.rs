@@ -1,0 +1,19 @@
+//! The words of Quorate and their rules: objects, kinds, transactions, requests, frames.
+//!
+//! Every other part speaks in these words, so this crate knows none of them.
+//!
+//! Invariant: no IO, no async, no clock, no randomness; whatever depends on the time or on chance gets it passed in.
+
+pub mod endpoints;
+pub mod ids;
+pub mod key;
+pub mod kinds;
+pub mod object;
+pub mod refusal;
+pub mod request;
+pub mod snapshot;
+pub mod txn;
+pub mod wire;
+pub mod world;
+
+pub use k8s_openapi as k8s;

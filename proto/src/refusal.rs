@@ -1,0 +1,86 @@
+//! What a user gets when something was not done: what happened, because of what, and a hint.
+//!
+//! Invariant: every refusal carries all a person needs to act; `because` is never empty. Whoever prints it adds nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request was refused, in Kubernetes' words where it has one. Sent between nodes: variants are only ever added at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The request makes no sense.
+    BadRequest,
+    /// The object is not acceptable.
+    Invalid,
+    /// There is no such object.
+    NotFound,
+    /// There is such an object already.
+    AlreadyExists,
+    /// It was changed by someone else meanwhile.
+    Conflict,
+    /// The caller may not do this.
+    Forbidden,
+    /// The caller is not known.
+    Unauthorized,
+    /// Beyond a limit.
+    TooLarge,
+    /// Too much at once: try again later.
+    TooManyRequests,
+    /// The revision to watch or read from is no longer kept.
+    Expired,
+    /// No quorum, or no leader: nothing was done, try again.
+    Unavailable,
+    /// No answer in time: whether it was done is not known. A retry with the same request id is safe.
+    Timeout,
+    /// A fault of ours.
+    Internal,
+}
+
+/// A request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The kind of refusal; decides the exit code.
+    pub reason: Reason,
+    /// What did not happen: `deployment.apps/web was not applied`.
+    pub what: String,
+    /// Because of what, with file, line and field where there is one.
+    pub because: String,
+    /// What to do next, where we know.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without a hint.
+    pub fn new(reason: Reason, what: impl Into<String>, because: impl Into<String>) -> Self {
+        Self { reason, what: what.into(), because: because.into(), hint: None }
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The process exit code that tells it: 1 refused, 3 no quorum or nobody reachable, so try again.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self.reason {
+            Reason::Unavailable | Reason::Timeout => 3,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "error: {}\n  because: {}", self.what, self.because)?;
+        if let Some(hint) = &self.hint {
+            write!(formatter, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}
