@@ -5,13 +5,17 @@
 //! Invariant: no IO, no async, no clock, no randomness; whatever depends on the time or on chance gets it passed in.
 
 pub mod endpoints;
+pub mod hello;
 pub mod ids;
 pub mod key;
 pub mod kinds;
 pub mod object;
+pub mod quantity;
 pub mod refusal;
 pub mod request;
+pub mod selector;
 pub mod snapshot;
+pub mod token;
 pub mod txn;
 pub mod wire;
 pub mod world;
