@@ -1,0 +1,100 @@
+//! Strict decoding: every field of an object is known, has the right type, and is honoured, warned about or refused (D1).
+//!
+//! Two tables say so. `schema/fields.txt` is derived from Kubernetes' own definitions by `tools/schema/generate`: names, types, how
+//! a patch merges. `schema/labels.txt` is written by hand and reviewed: what Quorate does with each field.
+//!
+//! Invariant: nothing is silently ignored. A field without a label is refused, and a security-relevant field that is not honoured
+//! is refused, never only warned about.
+
+mod check;
+mod path;
+mod table;
+
+use crate::kinds::{Access, KINDS, Kind};
+
+pub(crate) use self::path::shown;
+use self::table::{TABLE, TypeRow};
+pub use self::{
+    check::{MAX_PROBLEMS, Problem, Warning, check},
+    path::{Path, Step},
+    table::{Label, Merge, Type},
+};
+
+/// A field of a kind, as `quorate check` and the documentation list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Its path from the object's root: `spec.containers[].image`; `[]` stands for any item of a list.
+    pub path: String,
+    /// The type, as `schema/fields.txt` writes it: `string`, `[Container]`, `{quantity}`.
+    pub type_name: String,
+    /// Whether the object it stands in is refused without it.
+    pub required: bool,
+    /// What is done with it.
+    pub label: Label,
+    /// The values that are accepted although the label says otherwise; for maps, the keys.
+    pub unless: &'static [&'static str],
+    /// Why it is not honoured; empty if it is.
+    pub reason: &'static str,
+}
+
+/// The kinds that have a schema: all that are served.
+pub fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().copied().filter(|kind| kind.access != Access::Internal)
+}
+
+/// All fields of a kind, in the order of their paths, down to the first that is not honoured: what is below it shares its fate.
+#[must_use]
+pub fn fields(kind: &Kind) -> Vec<Field> {
+    fn below(path: &str, row: &'static TypeRow, fields: &mut Vec<Field>) {
+        for (name, field) in &row.fields {
+            let mut path = if path.is_empty() { (*name).to_owned() } else { format!("{path}.{name}") };
+            let rule = &field.rule;
+            fields.push(Field {
+                path: path.clone(),
+                type_name: field.type_.to_string(),
+                required: field.required,
+                label: rule.label,
+                unless: &rule.unless,
+                reason: rule.reason,
+            });
+            if rule.label == Label::Honoured
+                && let Some((name, suffix)) = field.type_.innermost()
+                && let Some(row) = TABLE.types.get(name)
+            {
+                path.push_str(suffix);
+                below(&path, row, fields);
+            }
+        }
+    }
+    let mut fields = Vec::new();
+    if let Some(row) = TABLE.of(kind) {
+        below("", row, &mut fields);
+    }
+    fields
+}
+
+/// How a patch merges the field at a path of field names without indexes: `["spec", "template", "spec", "containers"]` is merged
+/// [`ByKey`](Merge::ByKey) `name`. Below a map, its keys are names too. [`Merge::Replace`] where the table knows no such field.
+#[must_use]
+pub fn merge_key(kind: &Kind, path: &[&str]) -> Merge {
+    let Some(row) = TABLE.of(kind) else { return Merge::Replace };
+    let mut type_ = &Type::Object(row.name);
+    let mut merge = Merge::Fields;
+    for name in path {
+        while let Type::List(item) = type_ {
+            type_ = item;
+        }
+        (type_, merge) = match type_ {
+            Type::Map(value) => (&**value, Merge::of(value)),
+            Type::Object(object) => match TABLE.types.get(object).and_then(|row| row.fields.get(name)) {
+                Some(field) => (&field.type_, field.merge),
+                None => return Merge::Replace,
+            },
+            _ => return Merge::Replace,
+        };
+    }
+    merge
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! What each field of a manifest leads to.
