@@ -1,1 +1,34 @@
-//! placeholder
+//! Answers names: those of the cluster from memory, all others by asking the host's resolvers.
+//!
+//! What is in the zone and what a question gets are plain functions ([`zone`], [`answer`]); [`Names`] holds the newest zone and answers
+//! one message, whichever way it came: UDP, TCP, or a stream of DNS over QUIC that the daemon hands in ([`doq`]).
+//!
+//! Invariant: a name of the cluster is answered without waiting for anything, and never denied before the zone is known.
+
+pub mod answer;
+pub mod doq;
+pub mod settings;
+pub mod zone;
+
+mod forward;
+mod message;
+mod names;
+mod server;
+mod shuffle;
+mod stream;
+
+pub use names::{Config, Limits, Names, Transport};
+pub use server::BindError;
+pub use settings::{Range, Settings, SettingsError};
+pub use zone::{Sources, Zone};
+
+/// Why answering names could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The resolvers for other names could not be set up.
+    #[error("the resolvers for names outside the cluster cannot be used")]
+    Upstream(#[source] hickory_net::NetError),
+}

@@ -1,0 +1,230 @@
+//! The part that answers names: holds the newest zone, and answers one message whichever way it came.
+//!
+//! Invariant: what is asked after [`Names::publish`] returns is answered from the new zone.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use hickory_proto::op::ResponseCode;
+use quorate_proto::world::Random;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    StartError,
+    answer::{self, Answer, Verdict},
+    forward::Upstream,
+    message::{self, Question, Read},
+    server,
+    settings::{Range, Settings},
+    shuffle::Shuffle,
+    zone::Zone,
+};
+
+/// What answering names needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whose names these are.
+    pub settings: Arc<Settings>,
+    /// Addresses to answer on over UDP and TCP: single ones, never the wildcard, or answers would leave from another address than was
+    /// asked. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Resolvers for names outside the cluster, as the host has them. Those that are ourselves are left out.
+    pub upstreams: Vec<SocketAddr>,
+    /// Public networks that may ask, too. Private ones always may.
+    pub clients: Vec<Range>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds on what askers can make us hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Questions about names outside the cluster under way at once; beyond, they fail at once.
+    pub forwards: usize,
+    /// TCP connections open at once, over all addresses; beyond, new ones wait to be accepted.
+    pub connections: usize,
+    /// Answers about names outside the cluster that are kept.
+    pub cache: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { forwards: 1024, connections: 256, cache: 8192 }
+    }
+}
+
+/// How a question came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram: the answer may have to be cut.
+    Udp,
+    /// A TCP connection.
+    Tcp,
+    /// A QUIC stream.
+    Quic,
+}
+
+/// Answers names. Cheap to clone.
+#[derive(Clone)]
+pub struct Names {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Arc<Settings>,
+    clients: Vec<Range>,
+    zone: ArcSwapOption<Zone>,
+    upstream: Option<Upstream>,
+    shuffle: Shuffle,
+    listening: Vec<SocketAddr>,
+}
+
+/// What can be said of a question at once.
+pub(crate) enum Reply {
+    /// Nothing, ever.
+    Silence,
+    /// This.
+    Now(Bytes),
+    /// Others have to be asked first.
+    Later(Pending),
+}
+
+/// A question others have to be asked about.
+pub(crate) struct Pending {
+    question: Box<Question>,
+    transport: Transport,
+    upstream: Upstream,
+    alias: Option<(Answer, hickory_proto::rr::Name)>,
+}
+
+impl Names {
+    /// Begins to answer. Until the first [`Names::publish`], names of the cluster fail (`SERVFAIL`): they are not known yet.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, or the resolvers cannot be used.
+    pub fn start(
+        config: Config,
+        random: &dyn Random,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let sockets = server::bind(&config.listen)?;
+        let ourselves = |at: &SocketAddr| {
+            at.ip() == IpAddr::V4(config.settings.server) || sockets.iter().any(|socket| socket.address == *at)
+        };
+        let upstreams: Vec<SocketAddr> = config.upstreams.iter().copied().filter(|at| !ourselves(at)).collect();
+        let upstream =
+            Upstream::new(&upstreams, config.limits.cache, config.limits.forwards).map_err(StartError::Upstream)?;
+        let names = Self {
+            inner: Arc::new(Inner {
+                settings: config.settings,
+                clients: config.clients,
+                zone: ArcSwapOption::empty(),
+                upstream,
+                shuffle: Shuffle::new(random.number()),
+                listening: sockets.iter().map(|socket| socket.address).collect(),
+            }),
+        };
+        server::serve(&names, sockets, config.limits.connections, tasks, shutdown);
+        Ok(names)
+    }
+
+    /// Replaces the zone.
+    pub fn publish(&self, zone: Arc<Zone>) {
+        self.inner.zone.store(Some(zone));
+    }
+
+    /// The zone answers are made from; `None` before the first.
+    #[must_use]
+    pub fn zone(&self) -> Option<Arc<Zone>> {
+        self.inner.zone.load_full()
+    }
+
+    /// The addresses that are listened on, over UDP and TCP both.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.inner.listening
+    }
+
+    /// Answers a message; `None` for what must not be answered. Names of the cluster take no waiting; others may take seconds.
+    pub async fn answer(&self, message: &[u8], transport: Transport, source: SocketAddr) -> Option<Bytes> {
+        match self.reply(message, transport, source) {
+            Reply::Silence => None,
+            Reply::Now(answer) => Some(answer),
+            Reply::Later(pending) => Some(pending.answer().await),
+        }
+    }
+
+    /// Answers a message as far as that takes no waiting.
+    pub(crate) fn reply(&self, message: &[u8], transport: Transport, source: SocketAddr) -> Reply {
+        let question = match message::read(message) {
+            Read::Question(question) => question,
+            Read::Silence => return Reply::Silence,
+            Read::Error(bytes) => return Reply::Now(bytes),
+        };
+        let Inner { settings, zone, upstream, shuffle, .. } = &*self.inner;
+        let now = |answer: &Answer| Reply::Now(message::write(&question, answer, upstream.is_some(), transport));
+        if !self.may_ask(source.ip()) {
+            return now(&Answer::empty(ResponseCode::Refused));
+        }
+        let verdict = answer::answer(settings, zone.load().as_deref(), &question.query, || shuffle.number());
+        let (alias, upstream) = match (verdict, upstream) {
+            (Verdict::Answer(answer), _) => return now(&answer),
+            (Verdict::Outside, Some(upstream)) => (None, upstream.clone()),
+            (Verdict::Alias(answer, target), Some(upstream)) => (Some((answer, target)), upstream.clone()),
+            // Without resolvers we know of no other names, and do not claim to.
+            (Verdict::Outside, None) => return now(&Answer::empty(ResponseCode::Refused)),
+            (Verdict::Alias(answer, _), None) => return now(&answer),
+        };
+        Reply::Later(Pending { question, transport, upstream, alias })
+    }
+
+    /// Private, shared and link-local networks, loopback, and those that were named. Anyone else could use us to flood a third party.
+    fn may_ask(&self, source: IpAddr) -> bool {
+        match source {
+            IpAddr::V4(address) => {
+                let shared = Range { address: [100, 64, 0, 0].into(), prefix: 10 };
+                let ranges = [shared, self.inner.settings.service_range, self.inner.settings.pod_range];
+                address.is_private()
+                    || address.is_loopback()
+                    || address.is_link_local()
+                    || ranges.iter().chain(&self.inner.clients).any(|range| range.contains(address))
+            }
+            IpAddr::V6(address) => match address.to_ipv4_mapped() {
+                Some(mapped) => self.may_ask(mapped.into()),
+                None => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+            },
+        }
+    }
+}
+
+impl Pending {
+    /// Asks the others.
+    pub(crate) async fn answer(self) -> Bytes {
+        let answer = match self.alias {
+            None => self.upstream.answer(&self.question.query).await,
+            Some((mut ours, target)) => {
+                let theirs = self.upstream.ask(&target, self.question.query.query_type).await;
+                ours.code = theirs.code;
+                ours.answers.extend(theirs.answers);
+                ours.authorities = theirs.authorities;
+                ours
+            }
+        };
+        message::write(&self.question, &answer, true, self.transport)
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Names").field("listening", &self.inner.listening).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
