@@ -89,6 +89,7 @@ pub fn read(text: &str, file: &str) -> Result<Vec<ManifestObject>, ManifestError
     if objects.len() > MAX_DOCUMENTS {
         return Err(ManifestError::TooManyObjects { file: file.to_owned(), objects: objects.len() });
     }
+    flaws.sort_by_key(|flaw| flaw.line);
     if flaws.is_empty() { Ok(objects) } else { Err(ManifestError::Objects { file: file.to_owned(), flaws }) }
 }
 

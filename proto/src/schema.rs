@@ -12,7 +12,7 @@ mod table;
 
 use crate::kinds::{Access, KINDS, Kind};
 
-pub(crate) use self::path::shown;
+pub(crate) use self::path::{one_line, shown};
 use self::table::{TABLE, TypeRow};
 pub use self::{
     check::{MAX_PROBLEMS, Problem, Warning, check},

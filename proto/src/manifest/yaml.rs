@@ -14,9 +14,12 @@ use serde_saphyr::{
     budget::BudgetBreach,
 };
 
-use crate::schema::{Path, Step, shown};
+use crate::schema::{Path, Step, one_line, shown};
 
 use super::{MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_VALUES, error::ManifestError};
+
+/// The most characters of what the parser says.
+const SENTENCE: usize = 400;
 
 /// Where a value stands, and what is in it.
 #[derive(Debug, Clone)]
@@ -119,7 +122,7 @@ fn refused(error: serde_saphyr::Error, file: &str) -> ManifestError {
     ManifestError::Malformed {
         file: file.to_owned(),
         line,
-        message: shown(&message),
+        message: one_line(&message, SENTENCE),
         hint: hint.map(str::to_owned),
         source: Box::new(error),
     }

@@ -5,15 +5,18 @@
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
 
-use crate::{kinds::Kind, object::Object};
+use crate::{kinds::Kind, object::Object, quantity::Quantity};
 
 use super::{
-    path::{Path, Step, shown},
+    path::{Path, Step, one_line, shown},
     table::{FieldRow, Label, Rule, TABLE, Type, TypeRow},
 };
 
 /// The most problems, and the most warnings, that are reported of one object.
 pub const MAX_PROBLEMS: usize = 50;
+
+/// The most characters of a sentence that repeats what a manifest says.
+const SENTENCE: usize = 400;
 
 /// How alike two names must be (Jaro-Winkler) for one to be taken for the other.
 const ALIKE: f64 = 0.86;
@@ -178,14 +181,25 @@ impl Check {
                     self.problem(|path| format!("`{path}` must be base64"), Some(hint));
                 }
             }
+            (Type::Quantity, Value::String(text)) => self.quantity(text),
+            (Type::Quantity, Value::Number(number)) => self.quantity(&number.to_string()),
             (Type::Any, _)
-            | (Type::String | Type::IntOrString | Type::Quantity | Type::Time, Value::String(_))
+            | (Type::String | Type::IntOrString | Type::Time, Value::String(_))
             | (Type::Boolean, Value::Bool(_))
-            | (Type::Number | Type::Quantity, Value::Number(_)) => {}
+            | (Type::Number, Value::Number(_)) => {}
             _ => {
                 let wanted = type_.article();
                 self.problem(|path| format!("`{path}` must be {wanted}, not {}", described(value)), cure(value, type_));
             }
+        }
+    }
+
+    fn quantity(&mut self, text: &str) {
+        if let Err(error) = text.parse::<Quantity>() {
+            self.problem(
+                |path| format!("`{path}` must be a quantity: {}", one_line(&error.to_string(), SENTENCE)),
+                None,
+            );
         }
     }
 
@@ -244,8 +258,9 @@ fn described(value: &Value) -> &'static str {
 fn cure(value: &Value, type_: &Type) -> Option<String> {
     match (type_, value) {
         (Type::String, Value::Bool(_)) => Some(
-            "put it in quotes: without them YAML takes yes, no, on, off, true and false for a truth value".to_owned(),
+            "put it in quotes: without them YAML takes y, yes, on and true for true, and n, no, off and false for false".to_owned(),
         ),
+        (Type::String, Value::Null) => Some("for an empty text write \"\"".to_owned()),
         (Type::String, Value::Number(_)) => Some("put it in quotes".to_owned()),
         (Type::Int32 | Type::Int64 | Type::Number, Value::String(text)) if text.parse::<f64>().is_ok() => {
             Some(format!("write it without quotes: {}", shown(text)))

@@ -36,13 +36,18 @@ impl fmt::Display for Path {
     }
 }
 
-/// A text from a manifest as a message repeats it: on one line, not longer than a person reads, nothing a terminal would obey.
+/// A name or value from a manifest as a message repeats it: on one line, not longer than a person reads, nothing a terminal would obey.
 pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN).flat_map(escape).collect();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push('…');
+    one_line(text, SHOWN)
+}
+
+/// A text that may repeat parts of a manifest, on one line of at most so many characters.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let mut line: String = text.chars().take(most).flat_map(escape).collect();
+    if text.chars().nth(most).is_some() {
+        line.push('…');
     }
-    shown
+    line
 }
 
 fn escape(character: char) -> impl Iterator<Item = char> {
