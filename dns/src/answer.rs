@@ -59,12 +59,7 @@ pub enum Verdict {
 }
 
 /// Decides what a question gets. `number` draws random numbers: the order among equals.
-pub fn answer(
-    settings: &Settings,
-    zone: Option<&Zone>,
-    question: &Query,
-    mut number: impl FnMut() -> u64,
-) -> Verdict {
+pub fn answer(settings: &Settings, zone: Option<&Zone>, question: &Query, mut number: impl FnMut() -> u64) -> Verdict {
     if question.query_class != DNSClass::IN {
         return Verdict::Answer(Answer::empty(ResponseCode::Refused));
     }
