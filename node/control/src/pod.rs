@@ -1,0 +1,73 @@
+//! What controllers need to know of a pod, and how they end one.
+//!
+//! Invariant: a pod on a node is never removed by a controller while its node exists: it is asked to end, and its agent says when it
+//! has.
+
+use std::time::Duration;
+
+use quorate_proto::{
+    object::Object,
+    snapshot::Stored,
+    txn::Txn,
+    world::{Timestamp, rfc3339},
+};
+use serde_json::json;
+
+use crate::edit::{delete, number, of_condition, update};
+
+/// How long a pod may take to end, in seconds, if it does not say.
+const GRACE: i64 = 30;
+
+/// The node a pod is bound to.
+pub(crate) fn node_name(pod: &Object) -> Option<&str> {
+    pod.text(&["spec", "nodeName"]).filter(|name| !name.is_empty())
+}
+
+/// Whether a pod was asked to end.
+pub(crate) fn is_terminating(pod: &Object) -> bool {
+    pod.deletion_timestamp().is_some()
+}
+
+/// Whether all of a pod's containers have ended for good.
+pub(crate) fn is_finished(pod: &Object) -> bool {
+    matches!(pod.text(&["status", "phase"]), Some("Succeeded" | "Failed"))
+}
+
+/// Whether a pod counts as a replica.
+pub(crate) fn is_active(pod: &Object) -> bool {
+    !is_terminating(pod) && !is_finished(pod)
+}
+
+/// Whether a pod is ready.
+pub(crate) fn is_ready(pod: &Object) -> bool {
+    pod.is_true("Ready")
+}
+
+/// How long it takes until a pod is available, which is ready for at least `min_ready`: nothing if it is, `None` if it is not ready.
+pub(crate) fn available_in(pod: &Object, min_ready: Duration, wall: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    if min_ready.is_zero() {
+        return Some(Duration::ZERO);
+    }
+    let since: Timestamp = of_condition(pod, "Ready", "lastTransitionTime")?.parse().ok()?;
+    let ready_for = Duration::try_from(wall.duration_since(since)).unwrap_or_default();
+    Some(min_ready.saturating_sub(ready_for))
+}
+
+/// Ends a pod: at once if no node has it, otherwise by asking its agent. Nothing if it was asked already.
+pub(crate) fn end(txn: Txn, pod: &Stored, wall: Timestamp) -> Txn {
+    if node_name(&pod.object).is_none() {
+        return delete(txn, pod, wall);
+    }
+    if is_terminating(&pod.object) {
+        return txn;
+    }
+    let grace = number(&pod.object, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE).max(0);
+    let gone = wall.checked_add(Duration::from_secs(grace.unsigned_abs())).unwrap_or(wall);
+    let mut leaving = pod.object.clone();
+    leaving
+        .merge(&json!({"metadata": {"deletionTimestamp": rfc3339(gone), "deletionGracePeriodSeconds": grace}}));
+    update(txn, pod, &leaving)
+}
