@@ -1,1 +1,46 @@
-//! placeholder
+//! Agreement: an etcd-like store (revisions, transactions, watches) on openraft and RocksDB.
+//!
+//! ```text
+//! Store ─ propose, read, watch ─► openraft ─► log (one writer thread, group commit) ─┐
+//!   ▲                                 │                                              ├─► engine: RocksDB, or memory
+//!   └── answer, accept ◄── Network    └─► state ─► machine (pure) ─► feed ─► watches ┘
+//! ```
+//!
+//! Invariant: this is the only crate that names openraft and RocksDB. A write that was acknowledged is on a majority's disks; reads never
+//! go back in time; an idle store writes nothing.
+
+#[cfg(not(tokio_unstable))]
+compile_error!(
+    "simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml"
+);
+
+mod columns;
+mod config;
+mod engine;
+mod inbound;
+mod log;
+mod machine;
+mod network;
+mod open;
+mod peer;
+mod record;
+mod rpc;
+mod serve;
+mod snapshot;
+mod state;
+mod status;
+mod store;
+mod types;
+pub mod voters;
+mod watch;
+
+pub use config::{Config, LogLimits, Timing};
+pub use engine::Memory;
+pub use network::{FrameSink, FrameStream, Network, NetworkError, Pipe, Urgency};
+pub use open::{OpenError, Storage};
+pub use status::{Member, Status};
+pub use store::{ProposeError, ReadError, StepError, Store};
+pub use watch::{Watch, WatchError};
+
+#[cfg(test)]
+mod tests;

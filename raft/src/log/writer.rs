@@ -1,0 +1,159 @@
+//! The one writer of the log: jobs go in, one batch and one sync come out for all that have gathered.
+//!
+//! The sync itself is the window in which jobs gather, so there is no timer. On disk the loop has a thread of its own, in memory it is a
+//! task; the loop is the same.
+//!
+//! Invariant: jobs take effect in the order in which they were queued, and nobody is told that something is durable before it is. The
+//! first error ends the writer: what a failed sync left on the disk is not known, so it is never tried again.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{Tail, mark::Mark};
+use crate::{
+    columns::{self, Column},
+    engine::{Batch, Engine},
+    record::{self, LogId, Vote},
+    types::TypeConfig,
+};
+
+/// Jobs that may wait; beyond that, whoever queues waits too.
+pub(super) const QUEUE: usize = 1024;
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    /// Entries to be written, the last of them, and whom to tell.
+    Append { rows: Vec<(u64, Bytes)>, last: LogId, done: IOFlushed<TypeConfig> },
+    /// A vote; whoever saved it waits.
+    Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
+    /// Cuts off all that follows an entry; `None`: everything.
+    Truncate { after: Option<LogId> },
+    /// Removes everything up to an entry.
+    Purge { upto: LogId },
+}
+
+pub(super) struct Writer {
+    pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) mark: Option<Mark>,
+    pub(super) tail: Arc<Mutex<Tail>>,
+}
+
+impl Writer {
+    /// Writes until all who could queue a job are gone, or until the first error.
+    pub(super) async fn run(mut self) {
+        let mut jobs = Vec::new();
+        loop {
+            let pending = match self.mark.as_mut().map(Mark::settle).transpose() {
+                Ok(pending) => pending.flatten(),
+                Err(error) => return tracing::error!(%error, "the mark of the log cannot be written"),
+            };
+            let queued = self.jobs.recv_many(&mut jobs, QUEUE);
+            let count = match pending {
+                Some(pending) => timeout(pending, queued).await.unwrap_or(usize::MAX),
+                None => queued.await,
+            };
+            if count == 0 {
+                break;
+            }
+            if let Err(error) = self.commit(std::mem::take(&mut jobs)) {
+                return tracing::error!(%error, "the log cannot be written: this node cannot go on");
+            }
+        }
+        if let Err(error) = self.mark.as_mut().map_or(Ok(()), Mark::sync) {
+            tracing::error!(%error, "the mark of the log cannot be written");
+        }
+    }
+
+    fn commit(&mut self, jobs: Vec<Job>) -> io::Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let result = self.write(&jobs).and_then(|last| self.raise(&jobs, last));
+        for job in jobs {
+            let told = match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            match job {
+                Job::Append { done, .. } => done.io_completed(told),
+                // Whoever saved the vote may be gone; then nobody acts on it.
+                Job::Vote { done, .. } => drop(done.send(told)),
+                Job::Truncate { .. } | Job::Purge { .. } => {}
+            }
+        }
+        result
+    }
+
+    /// One batch, one sync. Returns the last log id, if it moved.
+    fn write(&mut self, jobs: &[Job]) -> io::Result<Option<Option<LogId>>> {
+        let mut batch = Batch::default();
+        let mut last = None;
+        for job in jobs {
+            match job {
+                Job::Append { rows, last: id, .. } => {
+                    for (index, row) in rows {
+                        batch.put(Column::RaftLog, columns::log_key(*index), row.clone());
+                    }
+                    last = Some(Some(*id));
+                }
+                Job::Vote { vote, .. } => {
+                    batch.put(Column::RaftMeta, b"vote".to_vec(), record::encode(vote)?);
+                }
+                Job::Truncate { after } => {
+                    if let Some(mark) = &mut self.mark
+                        && mark.level().last > *after
+                    {
+                        mark.set_last(*after)?;
+                        mark.sync()?;
+                    }
+                    let from = after.map_or(0, |id| id.index + 1);
+                    batch.delete_range(Column::RaftLog, columns::log_key(from), columns::log_key(u64::MAX));
+                    last = Some(*after);
+                }
+                Job::Purge { upto } => {
+                    batch.put(Column::RaftMeta, b"purged".to_vec(), record::encode(upto)?);
+                    batch.delete_range(Column::RaftLog, columns::log_key(0), columns::log_key(upto.index + 1));
+                }
+            }
+        }
+        let committed = self.tail().unsaved.take();
+        if let Some(committed) = committed {
+            batch.put(Column::RaftMeta, b"committed".to_vec(), record::encode(&committed)?);
+        }
+        self.engine.write(batch)?;
+        self.engine.sync()?;
+        Ok(last)
+    }
+
+    /// After the sync: the mark, and what of the tail need no longer be kept.
+    fn raise(&mut self, jobs: &[Job], last: Option<Option<LogId>>) -> io::Result<()> {
+        if let Some(mark) = &mut self.mark {
+            for job in jobs {
+                if let Job::Vote { vote, .. } = job {
+                    mark.set_vote(*vote)?;
+                }
+            }
+            if let Some(last) = last {
+                mark.set_last(last)?;
+            }
+        }
+        if let Some(Some(last)) = last {
+            self.tail().written(last);
+        }
+        Ok(())
+    }
+
+    fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

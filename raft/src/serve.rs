@@ -1,0 +1,213 @@
+//! The server side of agreement: what other nodes ask of this one.
+//!
+//! Callers are authenticated by the mesh. A node whose membership may be behind must still hear a leader it does not know, and vote for a
+//! candidate that is ahead of it; a caller is refused only by one who knows better.
+//!
+//! Invariant: whatever arrives is decoded within its limit and checked before it reaches the log: what is proposed is a whole command.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use openraft::{
+    async_runtime::watch::WatchReceiver,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest,
+        VoteResponse,
+    },
+};
+use quorate_proto::{
+    ids::NodeId,
+    txn::{Command, Outcome},
+};
+use tokio::time::timeout;
+
+use crate::{
+    network::Pipe,
+    record,
+    rpc::{self, Answer, Append, Appended, Ballot, Refused, Request},
+    state,
+    store::{Store, Tried, limits},
+    types::{self, LogId, Runtime, Snapshot, TypeConfig},
+};
+
+/// A forwarded proposal is not waited for any longer: the asker has given up by then.
+const FORWARDED: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Answers a request of another node: the server side of [`Network::call`](crate::Network::call).
+    ///
+    /// `from` is the caller's proven identity. The request has at most `proto::wire::cap::APPEND` bytes, or is refused.
+    pub async fn answer(&self, from: NodeId, request: Bytes) -> Bytes {
+        let answer = match rpc::decode(&request) {
+            Ok(request) => self.serve(from, request).await,
+            Err(error) => Answer::Refused(Refused::Malformed(error.to_string())),
+        };
+        rpc::encode(&answer).unwrap_or_default()
+    }
+
+    /// Serves a pipe of another node: the server side of [`Network::open`](crate::Network::open). Returns when either side ends it.
+    pub async fn accept(&self, from: NodeId, pipe: Pipe) {
+        let Pipe { mut send, receive } = pipe;
+        tracing::debug!(%from, "receives entries");
+        let requests = receive
+            .take_while(|frame| std::future::ready(frame.is_ok()))
+            .map(|frame| {
+                frame.ok().and_then(|frame| rpc::decode::<Append>(&frame).ok()).and_then(|append| restore(append).ok())
+            })
+            .take_while(|request| std::future::ready(request.is_some()))
+            .filter_map(std::future::ready);
+        let answers = self.inner.raft.stream_append(Box::pin(requests));
+        let serve = async move {
+            let mut answers = std::pin::pin!(answers);
+            while let Some(answer) = answers.next().await {
+                let (answer, last) = match answer {
+                    Ok(Ok(upto)) => (Appended::Upto(upto.map(record::LogId::from)), false),
+                    Ok(Err(StreamAppendError::Conflict(id))) => (Appended::Conflict(Some(id.into())), true),
+                    Ok(Err(StreamAppendError::HigherVote(vote))) => (Appended::HigherVote(vote.into()), true),
+                    Err(_) => (Appended::Refused(Refused::Stopped), true),
+                };
+                let Ok(frame) = rpc::encode(&answer) else { break };
+                if send.send(frame).await.is_err() || last {
+                    break;
+                }
+            }
+            // The peer sees the end of the stream either way.
+            let closed = send.close().await;
+            tracing::debug!(%from, ?closed, "receives no more entries");
+        };
+        let shutdown = self.inner.shutdown.clone();
+        // openraft spawns here, and its randomness needs a seed wherever it does.
+        Runtime::scope(self.inner.random.number(), shutdown.run_until_cancelled(serve)).await;
+    }
+
+    async fn serve(&self, from: NodeId, request: Request) -> Answer {
+        let raft = &self.inner.raft;
+        match request {
+            Request::Append(append) => {
+                let last = append.entries.last().map(|entry| entry.id).or(append.previous);
+                let Ok(request) = restore(append) else {
+                    return Answer::Refused(Refused::Malformed("an entry cannot be".to_owned()));
+                };
+                match raft.append_entries(request).await {
+                    Ok(AppendEntriesResponse::Success) => Answer::Appended(Appended::Upto(last)),
+                    Ok(AppendEntriesResponse::PartialSuccess(upto)) => {
+                        Answer::Appended(Appended::Upto(upto.map(record::LogId::from)))
+                    }
+                    Ok(AppendEntriesResponse::Conflict) => Answer::Appended(Appended::Conflict(None)),
+                    Ok(AppendEntriesResponse::HigherVote(vote)) => Answer::Appended(Appended::HigherVote(vote.into())),
+                    Err(_) => Answer::Refused(Refused::Stopped),
+                }
+            }
+            Request::Vote(ballot) if self.knows_better(from, &ballot) => Answer::Refused(Refused::Stranger),
+            Request::PreVote(ballot) if self.knows_better(from, &ballot) => Answer::Refused(Refused::Stranger),
+            Request::Vote(ballot) => voted(raft.vote(request_vote(&ballot)).await),
+            Request::PreVote(ballot) => voted(raft.pre_vote(request_vote(&ballot)).await),
+            Request::Transfer { from, to, last } => {
+                let request = TransferLeaderRequest::new(from.into(), to, last.map(LogId::from));
+                match raft.handle_transfer_leader(request).await {
+                    Ok(handed) => Answer::Transferred(handed.is_ok()),
+                    Err(_) => Answer::Refused(Refused::Stopped),
+                }
+            }
+            Request::Snapshot(id) => self.inbound(|inbound| inbound.announce(id)),
+            Request::Block { snapshot, index, crc, bytes } => {
+                self.inbound(|inbound| inbound.block(&snapshot, index, crc, bytes))
+            }
+            Request::Install { snapshot, vote } => self.install(&snapshot, vote).await,
+            Request::Propose(_) | Request::ReadIndex if !self.is_member(from) => Answer::Refused(Refused::Stranger),
+            Request::Propose(command) => self.proposed(command).await,
+            Request::ReadIndex => match self.read_index().await {
+                Ok(id) => Answer::ReadAt(id),
+                Err(refused) => Answer::Refused(refused),
+            },
+        }
+    }
+
+    async fn proposed(&self, command: Bytes) -> Answer {
+        let checked = record::decode::<Command>(&command).map_err(|error| error.to_string()).and_then(|command| {
+            let Command::Apply { txn, .. } = &command;
+            limits(txn).map_err(|error| error.to_string())
+        });
+        if let Err(why) = checked {
+            return Answer::Refused(Refused::Malformed(why));
+        }
+        match timeout(FORWARDED, self.inner.submit(command)).await {
+            Ok(Tried::Done(outcome)) => Answer::Outcome(outcome),
+            Ok(Tried::NotLeader(leader)) => Answer::Refused(Refused::NotLeader(leader)),
+            Ok(Tried::Unknown) | Err(_) => Answer::Refused(Refused::Unknown),
+            Ok(Tried::Stopped) => Answer::Refused(Refused::Stopped),
+        }
+    }
+
+    fn inbound(&self, arrive: impl FnOnce(&mut crate::inbound::Inbound) -> std::io::Result<u64>) -> Answer {
+        let mut inbound = self.inner.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        match arrive(&mut inbound) {
+            Ok(blocks) => Answer::Have(blocks),
+            Err(error) => Answer::Refused(Refused::Malformed(error.to_string())),
+        }
+    }
+
+    async fn install(&self, id: &rpc::SnapshotId, vote: record::Vote) -> Answer {
+        let finished = {
+            let mut inbound = self.inner.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+            inbound.finish(id).and_then(|snapshot| {
+                let (header, _) = snapshot.read()?;
+                Ok(Snapshot { meta: state::announce(&header)?, snapshot })
+            })
+        };
+        let snapshot = match finished {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Answer::Refused(Refused::Malformed(error.to_string())),
+        };
+        match self.inner.raft.install_full_snapshot(vote.into(), snapshot).await {
+            Ok(response) => Answer::Installed(response.vote.into()),
+            Err(_) => Answer::Refused(Refused::Stopped),
+        }
+    }
+
+    /// Whether this node knows of a membership without the candidate that the candidate has not heard of: it was removed.
+    fn knows_better(&self, candidate: NodeId, ballot: &Ballot) -> bool {
+        let membership = Arc::clone(&self.inner.metrics.borrow_watched().membership_config);
+        membership.get_node(&candidate).is_none() && membership.log_id().map(record::LogId::from) > ballot.last
+    }
+
+    fn is_member(&self, node: NodeId) -> bool {
+        self.inner.metrics.borrow_watched().membership_config.get_node(&node).is_some()
+    }
+}
+
+fn restore(append: Append) -> std::io::Result<AppendEntriesRequest<TypeConfig>> {
+    Ok(AppendEntriesRequest {
+        vote: append.vote.into(),
+        prev_log_id: append.previous.map(LogId::from),
+        entries: append.entries.into_iter().map(record::Entry::restore).collect::<std::io::Result<_>>()?,
+        leader_commit: append.committed.map(LogId::from),
+    })
+}
+
+fn request_vote(ballot: &Ballot) -> VoteRequest<TypeConfig> {
+    let mut request = VoteRequest::new(types::Vote::from(ballot.vote), ballot.last.map(LogId::from));
+    request.leadership_transfer = ballot.transfer;
+    request
+}
+
+fn voted<E>(response: Result<VoteResponse<TypeConfig>, E>) -> Answer {
+    match response {
+        Ok(response) => Answer::Voted {
+            vote: response.vote.into(),
+            granted: response.vote_granted,
+            last: response.last_log_id.map(record::LogId::from),
+        },
+        Err(_) => Answer::Refused(Refused::Stopped),
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self::Outcome(outcome)
+    }
+}

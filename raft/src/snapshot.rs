@@ -1,0 +1,369 @@
+//! Raft snapshots: the whole state as a file of checked blocks.
+//!
+//! A file is a row of blocks, each `length | crc32 | bytes` (big endian, all but the last full), so that any can be read and sent by
+//! itself. Together the blocks are a header and then the rows, `column | key length | value length | key | value`, ended by the number
+//! `0xff` and their count.
+//!
+//! Invariant: a snapshot is kept only after it was read back whole; it appears under its name by a rename, or not at all.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_proto::{key::MAX_KEY, txn::MAX_TXN};
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::{
+    columns::Column,
+    engine::{Memory, Row},
+    record,
+};
+
+/// Bytes of a full block.
+pub(crate) const BLOCK: usize = 256 << 10;
+
+/// Bytes before each block: its length and its checksum.
+const BLOCK_HEADER: usize = 8;
+
+/// The largest snapshot that is accepted, in blocks: 16 GiB.
+pub(crate) const MAX_BLOCKS: u64 = 65_536;
+
+/// The longest key of a row: an escaped user key, and what is around it.
+const MAX_ROW_KEY: usize = 2 * MAX_KEY + 64;
+
+/// The longest value of a row: a document, and what is around it.
+const MAX_ROW_VALUE: usize = MAX_TXN + (64 << 10);
+
+/// Marks the end of the rows.
+const END: u8 = 0xff;
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// The last entry that is in it.
+    pub(crate) last: Option<record::LogId>,
+    /// The membership as of then.
+    pub(crate) membership: record::StoredMembership,
+    /// The rows of `sm_meta`, which are written last of all.
+    pub(crate) meta: Vec<(Vec<u8>, Bytes)>,
+}
+
+/// A finished snapshot, kept readable while anyone holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotFile {
+    data: Data,
+    blocks: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Data {
+    Disk(Arc<File>),
+    Memory(Arc<Vec<Bytes>>),
+}
+
+/// Where snapshots are kept: the newest, and those that are being written.
+#[derive(Clone)]
+pub(crate) enum Vault {
+    /// In a directory, as the file `current`.
+    Disk(PathBuf),
+    /// With the rows.
+    Memory(Memory),
+}
+
+/// A snapshot that is being written, block by block.
+pub(crate) struct Draft {
+    target: Target,
+    blocks: u64,
+}
+
+enum Target {
+    Disk(NamedTempFile),
+    Memory(Vec<Bytes>),
+}
+
+impl Vault {
+    /// Begins a snapshot.
+    pub(crate) fn draft(&self) -> io::Result<Draft> {
+        let target = match self {
+            Self::Disk(directory) => {
+                fs::create_dir_all(directory)?;
+                Target::Disk(tempfile::Builder::new().prefix("partial-").tempfile_in(directory)?)
+            }
+            Self::Memory(_) => Target::Memory(Vec::new()),
+        };
+        Ok(Draft { target, blocks: 0 })
+    }
+
+    /// Checks a finished draft and makes it the newest snapshot, unless there is a newer one already.
+    pub(crate) fn keep(&self, draft: Draft) -> io::Result<SnapshotFile> {
+        let Draft { target, blocks } = draft;
+        let data = match &target {
+            Target::Disk(file) => {
+                file.as_file().sync_all()?;
+                Data::Disk(Arc::new(file.reopen()?))
+            }
+            Target::Memory(bytes) => Data::Memory(Arc::new(bytes.clone())),
+        };
+        let snapshot = SnapshotFile { data, blocks };
+        let header = snapshot.verify()?;
+        if let Some(current) = self.current()?
+            && current.read()?.0.last > header.last
+        {
+            return Ok(current);
+        }
+        match (self, target) {
+            (Self::Disk(directory), Target::Disk(file)) => {
+                file.persist(directory.join("current")).map_err(|error| error.error)?;
+                File::open(directory)?.sync_all()?;
+            }
+            (Self::Memory(memory), Target::Memory(_)) => memory.keep(snapshot.clone()),
+            _ => return Err(io::Error::other("a snapshot is kept where it was begun")),
+        }
+        Ok(snapshot)
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn current(&self) -> io::Result<Option<SnapshotFile>> {
+        match self {
+            Self::Disk(directory) => match File::open(directory.join("current")) {
+                Ok(file) => {
+                    let blocks = file.metadata()?.len().div_ceil((BLOCK + BLOCK_HEADER) as u64);
+                    Ok(Some(SnapshotFile { data: Data::Disk(Arc::new(file)), blocks }))
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            Self::Memory(memory) => Ok(memory.kept()),
+        }
+    }
+
+    /// Removes what an interrupted build or transfer left behind.
+    pub(crate) fn clean(&self) -> io::Result<()> {
+        let Self::Disk(directory) = self else { return Ok(()) };
+        if !directory.exists() {
+            return Ok(());
+        }
+        for file in fs::read_dir(directory)? {
+            let path = file?.path();
+            let partial = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("partial-"));
+            if partial {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Draft {
+    /// How many blocks it has so far.
+    pub(crate) const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Adds the next block: full, unless it is the last.
+    pub(crate) fn push(&mut self, block: Bytes) -> io::Result<()> {
+        if block.is_empty() || block.len() > BLOCK || self.blocks >= MAX_BLOCKS {
+            return Err(record::damaged(format!("block {} of {} bytes", self.blocks, block.len())));
+        }
+        self.blocks += 1;
+        match &mut self.target {
+            Target::Disk(file) => {
+                let length = u32::try_from(block.len()).map_err(io::Error::other)?;
+                file.write_all(&length.to_be_bytes())?;
+                file.write_all(&crc32fast::hash(&block).to_be_bytes())?;
+                file.write_all(&block)
+            }
+            Target::Memory(blocks) => {
+                blocks.push(block);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl SnapshotFile {
+    /// How many blocks there are.
+    pub(crate) const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// A checksum over all blocks: tells two snapshots of the same state apart.
+    pub(crate) fn digest(&self) -> io::Result<u32> {
+        let mut digest = crc32fast::Hasher::new();
+        for index in 0..self.blocks {
+            digest.update(&self.block(index)?);
+        }
+        Ok(digest.finalize())
+    }
+
+    /// Reads one block and checks it.
+    pub(crate) fn block(&self, index: u64) -> io::Result<Bytes> {
+        let torn = || record::damaged(format!("block {index} of a snapshot is damaged"));
+        match &self.data {
+            Data::Memory(blocks) => {
+                let index = usize::try_from(index).map_err(io::Error::other)?;
+                blocks.get(index).cloned().ok_or_else(torn)
+            }
+            Data::Disk(file) => {
+                let at = index * (BLOCK + BLOCK_HEADER) as u64;
+                let mut header = [0; BLOCK_HEADER];
+                file.read_exact_at(&mut header, at)?;
+                let [l0, l1, l2, l3, c0, c1, c2, c3] = header;
+                let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+                if length > BLOCK {
+                    return Err(torn());
+                }
+                let mut block = vec![0; length];
+                file.read_exact_at(&mut block, at + BLOCK_HEADER as u64)?;
+                if crc32fast::hash(&block) == u32::from_be_bytes([c0, c1, c2, c3]) {
+                    Ok(block.into())
+                } else {
+                    Err(torn())
+                }
+            }
+        }
+    }
+
+    /// Its header, and its rows behind it.
+    pub(crate) fn read(&self) -> io::Result<(Header, Rows)> {
+        let mut blocks = Blocks { snapshot: self.clone(), next: 0, block: Bytes::new() };
+        let length = blocks.number()?;
+        let mut header = vec![0; bounded(length, MAX_ROW_VALUE)?];
+        blocks.read_exact(&mut header)?;
+        Ok((record::decode(&header)?, Rows { blocks, count: 0, done: false }))
+    }
+
+    /// Reads it whole; an error if anything is damaged or missing.
+    pub(crate) fn verify(&self) -> io::Result<Header> {
+        let (header, rows) = self.read()?;
+        for row in rows {
+            row?;
+        }
+        Ok(header)
+    }
+}
+
+/// Writes a header and rows into the blocks of a draft.
+pub(crate) struct Writer {
+    draft: Draft,
+    buffer: BytesMut,
+    count: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(draft: Draft, header: &Header) -> io::Result<Self> {
+        let mut writer = Self { draft, buffer: BytesMut::with_capacity(BLOCK * 2), count: 0 };
+        let header = record::encode(header)?;
+        writer.buffer.put_u32(u32::try_from(header.len()).map_err(io::Error::other)?);
+        writer.buffer.extend_from_slice(&header);
+        writer.spill()?;
+        Ok(writer)
+    }
+
+    pub(crate) fn row(&mut self, column: Column, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.buffer.put_u8(column.number());
+        self.buffer.put_u32(u32::try_from(key.len()).map_err(io::Error::other)?);
+        self.buffer.put_u32(u32::try_from(value.len()).map_err(io::Error::other)?);
+        self.buffer.extend_from_slice(key);
+        self.buffer.extend_from_slice(value);
+        self.count += 1;
+        self.spill()
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<Draft> {
+        self.buffer.put_u8(END);
+        self.buffer.put_u64(self.count);
+        self.spill()?;
+        if !self.buffer.is_empty() {
+            self.draft.push(self.buffer.split().freeze())?;
+        }
+        Ok(self.draft)
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        while self.buffer.len() >= BLOCK {
+            self.draft.push(self.buffer.split_to(BLOCK).freeze())?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a snapshot, in order; ends with an error if any is missing.
+pub(crate) struct Rows {
+    blocks: Blocks,
+    count: u64,
+    done: bool,
+}
+
+struct Blocks {
+    snapshot: SnapshotFile,
+    next: u64,
+    block: Bytes,
+}
+
+impl Blocks {
+    fn number(&mut self) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        self.read_exact(&mut bytes)?;
+        Ok(u32::from_be_bytes(bytes))
+    }
+}
+
+impl Read for Blocks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.block.is_empty() && self.next < self.snapshot.blocks {
+            self.block = self.snapshot.block(self.next)?;
+            self.next += 1;
+        }
+        let count = buffer.len().min(self.block.len());
+        buffer[..count].copy_from_slice(&self.block.split_to(count));
+        Ok(count)
+    }
+}
+
+impl Rows {
+    fn row(&mut self) -> io::Result<Option<Row>> {
+        let mut number = [0];
+        self.blocks.read_exact(&mut number)?;
+        if number == [END] {
+            let mut count = [0; 8];
+            self.blocks.read_exact(&mut count)?;
+            let missing = u64::from_be_bytes(count) != self.count || self.blocks.read(&mut [0])? != 0;
+            return if missing { Err(record::damaged("rows of a snapshot are missing".to_owned())) } else { Ok(None) };
+        }
+        let column = Column::from_number(number[0])
+            .filter(|column| Column::STATE.contains(column))
+            .ok_or_else(|| record::damaged(format!("a snapshot with column {}, which is not known here", number[0])))?;
+        let (key, value) = (self.blocks.number()?, self.blocks.number()?);
+        let mut key = vec![0; bounded(key, MAX_ROW_KEY)?];
+        let mut value = vec![0; bounded(value, MAX_ROW_VALUE)?];
+        self.blocks.read_exact(&mut key)?;
+        self.blocks.read_exact(&mut value)?;
+        self.count += 1;
+        Ok(Some(Row { column, key, value: value.into() }))
+    }
+}
+
+impl Iterator for Rows {
+    type Item = io::Result<Row>;
+
+    fn next(&mut self) -> Option<io::Result<Row>> {
+        if self.done {
+            return None;
+        }
+        let row = self.row();
+        self.done = !matches!(row, Ok(Some(_)));
+        row.transpose()
+    }
+}
+
+fn bounded(length: u32, limit: usize) -> io::Result<usize> {
+    let length = length as usize;
+    if length > limit { Err(record::damaged(format!("{length} bytes, of at most {limit}"))) } else { Ok(length) }
+}

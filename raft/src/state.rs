@@ -1,0 +1,171 @@
+//! The state machine as openraft drives it: applies entries in batches, builds and installs snapshots.
+//!
+//! Invariant: an answer is sent, and a change shown to watches, only after the batch it belongs to was written.
+
+use std::{io, sync::Arc};
+
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    columns::Column,
+    engine::{Batch, Engine, Row, look},
+    machine::{Applied, Applying, Meta},
+    record::{self, StoredMembership},
+    snapshot::{Header, SnapshotFile, Vault, Writer},
+    types::{self, Entry, Payload, Reply, Snapshot, SnapshotMeta, TypeConfig},
+    watch::{Feed, Progress},
+};
+
+/// Entries are applied in batches of at most so many bytes, and so many entries.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_ENTRIES: usize = 512;
+
+/// The state machine.
+pub(crate) struct State {
+    engine: Arc<dyn Engine>,
+    vault: Vault,
+    feed: Arc<Feed>,
+    tasks: TaskTracker,
+    meta: Meta,
+}
+
+/// Builds a snapshot of whatever the state is when it is asked to.
+pub(crate) struct Builder {
+    engine: Arc<dyn Engine>,
+    vault: Vault,
+    tasks: TaskTracker,
+}
+
+impl State {
+    pub(crate) fn new(engine: Arc<dyn Engine>, vault: Vault, feed: Arc<Feed>, tasks: TaskTracker, meta: Meta) -> Self {
+        Self { engine, vault, feed, tasks, meta }
+    }
+
+    fn commit(&mut self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
+        let records: Vec<record::Entry> = entries.iter().map(|(entry, _)| record::Entry::from(entry)).collect();
+        let (applied, replies) = look(&*self.engine, |view| {
+            let mut applying = Applying::new(view, self.meta.clone());
+            let replies = records.iter().map(|entry| applying.apply(entry)).collect::<io::Result<Vec<_>>>()?;
+            Ok((applying.finish()?, replies))
+        })?;
+        let Applied { batch, meta, changes } = applied;
+        self.engine.write(batch)?;
+        self.feed.publish(changes, progress(&meta));
+        self.meta = meta;
+        for ((_, responder), reply) in entries.into_iter().zip(replies) {
+            if let Some(responder) = responder {
+                responder.send(Reply(reply));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far a state has come.
+pub(crate) fn progress(meta: &Meta) -> Progress {
+    Progress { applied: meta.applied, revision: meta.revision, hash: meta.hash }
+}
+
+impl RaftStateMachine<TypeConfig> for State {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<types::LogId>, types::StoredMembership)> {
+        Ok((self.meta.applied.map(types::LogId::from), self.meta.membership.clone().restore()?))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut gathered = Vec::new();
+        let mut size = 0;
+        while let Some(entry) = entries.next().await {
+            let entry = entry?;
+            if let Payload::Normal(command) = &entry.0.payload {
+                size += command.0.len();
+            }
+            gathered.push(entry);
+            if size >= BATCH_BYTES || gathered.len() >= BATCH_ENTRIES {
+                self.commit(std::mem::take(&mut gathered))?;
+                size = 0;
+            }
+        }
+        if gathered.is_empty() { Ok(()) } else { self.commit(gathered) }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { engine: Arc::clone(&self.engine), vault: self.vault.clone(), tasks: self.tasks.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        let (header, mut rows) = snapshot.read()?;
+        if header.last.map(types::LogId::from) != meta.last_log_id {
+            return Err(record::damaged("a snapshot of another entry than it was announced as".to_owned()));
+        }
+        let mut batch = Batch::default();
+        for (key, value) in header.meta {
+            batch.put(Column::StateMeta, key, value);
+        }
+        let rows: &mut (dyn Iterator<Item = io::Result<Row>> + Send) = &mut rows;
+        self.engine.replace(rows, batch)?;
+        self.meta = look(&*self.engine, |view| Meta::load(view))?;
+        self.feed.reset(progress(&self.meta));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let Some(snapshot) = self.vault.current()? else { return Ok(None) };
+        let (header, _) = snapshot.read()?;
+        Ok(Some(Snapshot { meta: announce(&header)?, snapshot }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (engine, vault) = (Arc::clone(&self.engine), self.vault.clone());
+        let (header, snapshot) = match &self.vault {
+            // In memory nothing waits, and a simulated run must not leave its thread.
+            Vault::Memory(_) => build(&*engine, &vault)?,
+            Vault::Disk(_) => self
+                .tasks
+                .spawn_blocking(move || build(&*engine, &vault))
+                .await
+                .map_err(|_| io::Error::other("the snapshot was not finished"))??,
+        };
+        Ok(Snapshot { meta: announce(&header)?, snapshot })
+    }
+}
+
+/// Writes one consistent state into a snapshot: rows, applied entry and membership of the same moment.
+fn build(engine: &dyn Engine, vault: &Vault) -> io::Result<(Header, SnapshotFile)> {
+    let draft = look(engine, |view| {
+        let meta = Meta::load(view)?;
+        let header = Header { last: meta.applied, membership: meta.membership.clone(), meta: meta.rows()? };
+        let mut writer = Writer::new(vault.draft()?, &header)?;
+        for column in Column::STATE {
+            view.scan(column, &[], None, &mut |key, value| {
+                writer.row(column, key, value)?;
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+        }
+        writer.finish()
+    })?;
+    let snapshot = vault.keep(draft)?;
+    let (header, _) = snapshot.read()?;
+    Ok((header, snapshot))
+}
+
+/// What openraft is told about a snapshot.
+pub(crate) fn announce(header: &Header) -> io::Result<SnapshotMeta> {
+    let StoredMembership { log, membership } = header.membership.clone();
+    let last_membership = StoredMembership { log, membership }.restore()?;
+    Ok(SnapshotMeta { last_log_id: header.last.map(types::LogId::from), last_membership })
+}

@@ -1,0 +1,202 @@
+//! What a store knows of its cluster, for whoever waits for it to change.
+//!
+//! Invariant: a status is sent only when it differs from the one before; heartbeats alone change nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver, type_config::alias::WatchReceiverOf};
+use quorate_proto::{ids::NodeId, txn::Revision};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{LogLimits, Timing},
+    log::Log,
+    store::Raft,
+    types::TypeConfig,
+    voters::Health,
+    watch::Progress,
+};
+
+pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// A healthy node's log is not further behind than this.
+const MAX_LAG: u64 = 250;
+
+/// The cluster as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    /// The leader, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Whether this node leads, and a majority has confirmed it lately. A leader that is cut off does not lead.
+    pub leading: bool,
+    /// The Raft term.
+    pub term: u64,
+    /// The newest revision this node has applied.
+    pub revision: Revision,
+    /// A hash over all changes up to that revision, equal on all nodes.
+    pub hash: u32,
+    /// All members, by id.
+    pub members: Vec<Member>,
+    /// Whether the voters are being changed.
+    pub changing: bool,
+    /// Why the store has failed, if it has. It takes no part any more: the process must be restarted.
+    pub fault: Option<String>,
+}
+
+/// A member of the Raft group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Whether it votes.
+    pub voter: bool,
+}
+
+/// Keeps the status, remembers since when peers are healthy, and asks for snapshots.
+pub(crate) struct Keeper {
+    pub(crate) node: NodeId,
+    pub(crate) timing: Timing,
+    pub(crate) limits: LogLimits,
+    pub(crate) raft: Raft,
+    pub(crate) log: Log,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) health: Arc<Mutex<HealthLog>>,
+}
+
+/// Since when peers are healthy, and when they were last heard. Empty on a node that does not lead.
+#[derive(Debug, Default)]
+pub(crate) struct HealthLog(BTreeMap<NodeId, Seen>);
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    heard: Instant,
+    healthy: Option<Instant>,
+}
+
+impl Keeper {
+    /// Runs until the store stops.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let seen = metrics.borrow_watched().clone();
+            let lapses = self.refresh(&seen);
+            self.housekeep(&seen).await;
+            let lapse = async {
+                match lapses {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = metrics.changed() => if changed.is_err() { break },
+                changed = self.progress.changed() => if changed.is_err() { break },
+                () = lapse => {}
+            }
+        }
+        // openraft has ended by itself: its last word says why.
+        let seen = metrics.borrow_watched().clone();
+        self.refresh(&seen);
+    }
+
+    /// Sends the status if it changed; when leadership lapses unless a majority answers before.
+    fn refresh(&self, metrics: &Metrics) -> Option<Instant> {
+        let progress = *self.progress.borrow();
+        let lapses = lapses(metrics, self.node, self.timing.election_max);
+        let leading = metrics.state == ServerState::Leader && lapses.is_none_or(|at| at > Instant::now());
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let member = |(id, _): (&NodeId, &_)| Member { id: *id, voter: voters.contains(id) };
+        let status = Status {
+            leader: metrics.current_leader,
+            leading,
+            term: metrics.current_term,
+            revision: progress.revision,
+            hash: progress.hash,
+            members: membership.nodes().map(member).collect(),
+            changing: membership.get_joint_config().len() > 1,
+            fault: metrics.running_state.as_ref().err().map(ToString::to_string),
+        };
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).note(metrics, self.node, self.timing.heartbeat);
+        self.status.send_if_modified(|before| {
+            let changed = *before != status;
+            *before = status;
+            changed
+        });
+        lapses.filter(|_| leading)
+    }
+
+    /// Asks for a snapshot when the log has grown enough.
+    async fn housekeep(&self, metrics: &Metrics) {
+        let applied = metrics.last_applied.map_or(0, |id| id.index);
+        let since = applied.saturating_sub(metrics.snapshot.map_or(0, |id| id.index));
+        let due = self.log.growth() >= self.limits.bytes || since >= self.limits.entries;
+        if due && since > 0 {
+            self.log.restart_growth();
+            if let Err(error) = self.raft.trigger().snapshot().await {
+                tracing::debug!(%error, "no snapshot: the store stops");
+            }
+        }
+    }
+}
+
+/// When leadership lapses; `None`: never, since there is no other voter, or this node does not lead.
+fn lapses(metrics: &Metrics, node: NodeId, lease: Duration) -> Option<Instant> {
+    let alone = metrics.membership_config.voter_ids().all(|voter| voter == node);
+    if metrics.state != ServerState::Leader || alone {
+        return None;
+    }
+    Some(metrics.last_quorum_acked.map_or_else(Instant::now, |at| instant(at.elapsed()) + lease))
+}
+
+/// The instant that is so long ago: openraft hides the one it wraps.
+fn instant(ago: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(ago).unwrap_or(now)
+}
+
+impl HealthLog {
+    fn note(&mut self, metrics: &Metrics, node: NodeId, heartbeat: Duration) {
+        let (Some(heartbeats), Some(replication)) = (&metrics.heartbeat, &metrics.replication) else {
+            self.0.clear();
+            return;
+        };
+        let now = Instant::now();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let peers = metrics.membership_config.nodes().map(|(peer, _)| *peer).filter(|peer| *peer != node);
+        let mut next = BTreeMap::new();
+        for peer in peers {
+            let before = self.0.get(&peer);
+            let acked = heartbeats.get(&peer).copied().flatten().map(|at| instant(at.elapsed()));
+            // A new leader cannot know what the last one heard: it counts from its own first moment.
+            let heard = acked.or(before.map(|seen| seen.heard)).unwrap_or(now);
+            let lag = last.saturating_sub(replication.get(&peer).copied().flatten().map_or(0, |id| id.index));
+            let healthy = acked.is_some() && now.duration_since(heard) <= heartbeat * 10 && lag <= MAX_LAG;
+            let healthy = healthy.then(|| before.and_then(|seen| seen.healthy).unwrap_or(now));
+            next.insert(peer, Seen { heard, healthy });
+        }
+        self.0 = next;
+    }
+
+    /// What the planner is told.
+    pub(crate) fn report(&self) -> BTreeMap<NodeId, Health> {
+        let now = Instant::now();
+        let health = |seen: &Seen| Health {
+            healthy_for: seen.healthy.map(|since| now.duration_since(since)),
+            silent_for: now.duration_since(seen.heard),
+        };
+        self.0.iter().map(|(peer, seen)| (*peer, health(seen))).collect()
+    }
+}
+
+/// openraft's receiver of its metrics.
+pub(crate) type MetricsReceiver = WatchReceiverOf<TypeConfig, Metrics>;
