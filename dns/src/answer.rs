@@ -84,7 +84,7 @@ pub fn answer(settings: &Settings, zone: Option<&Zone>, question: &Query, mut nu
                 return Verdict::Answer(answer);
             }
             Step::Alias(record, target) => {
-                answer.answers.push(record);
+                answer.answers.push(*record);
                 name = target;
             }
             Step::Nothing(code) => {
@@ -99,7 +99,7 @@ pub fn answer(settings: &Settings, zone: Option<&Zone>, question: &Query, mut nu
 
 enum Step {
     Records(Vec<Record>),
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     Nothing(ResponseCode),
 }
 
@@ -134,7 +134,7 @@ fn step(
         return Step::Records(records);
     }
     let alias = held.iter().find_map(|held| match &held.data {
-        RData::CNAME(target) => Some((record(held.data.clone(), held.ttl), target.0.clone())),
+        RData::CNAME(target) => Some((Box::new(record(held.data.clone(), held.ttl)), target.0.clone())),
         _ => None,
     });
     match alias {
@@ -175,4 +175,4 @@ fn additionals(zone: &Zone, records: &[Record]) -> Vec<Record> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

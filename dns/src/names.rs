@@ -91,7 +91,7 @@ pub(crate) enum Reply {
     /// This.
     Now(Bytes),
     /// Others have to be asked first.
-    Later(Pending),
+    Later(Box<Pending>),
 }
 
 /// A question others have to be asked about.
@@ -181,7 +181,7 @@ impl Names {
             (Verdict::Outside, None) => return now(&Answer::empty(ResponseCode::Refused)),
             (Verdict::Alias(answer, _), None) => return now(&answer),
         };
-        Reply::Later(Pending { question, transport, upstream, alias })
+        Reply::Later(Box::new(Pending { question, transport, upstream, alias }))
     }
 
     /// Private, shared and link-local networks, loopback, and those that were named. Anyone else could use us to flood a third party.
@@ -227,4 +227,4 @@ impl fmt::Debug for Names {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
