@@ -1,8 +1,34 @@
 //! Turns a request into a transaction, and a state of the store into an answer.
 //!
+//! Every way in (the command line, other nodes, controllers' reports) goes through [`Api::handle`] and the same pure pipeline; what can
+//! only be done elsewhere stands behind the traits [`Desired`] and [`Cluster`], which `node/` implements.
+//!
 //! Invariant: nothing is proposed that was not allowed, decoded strictly, defaulted, admitted and validated, and every transaction
 //! compares what it was decided on.
 
+mod access;
+mod addresses;
+mod admit;
+mod age;
+mod cell;
+mod decode;
+mod default;
+mod delete;
+mod list;
+mod logs;
+mod message;
+mod metadata;
+mod pipeline;
+mod report;
 mod seam;
+mod select;
+mod table;
+mod update;
+mod validate;
+mod verbs;
+mod watch;
 
-pub use self::seam::{Caller, Cluster, Desired, Settings};
+pub use self::{
+    seam::{Caller, Cluster, Desired, Settings},
+    verbs::Api,
+};
