@@ -7,12 +7,12 @@
 //!
 //! Invariant: applying a manifest to what it led to changes nothing.
 
-mod merge;
-
 use serde_json::{Map, Value};
 
-use self::merge::{Merge, merge_key};
-use crate::kinds::Kind;
+use crate::{
+    kinds::Kind,
+    schema::{Merge, merge_key},
+};
 
 /// What `live` becomes when `manifest` is applied over it; `last` is the manifest that was applied before, if there was one.
 ///
@@ -67,8 +67,10 @@ impl<'a> Path<'a> {
     fn value(&mut self, last: Option<&'a Value>, wanted: &'a Value, live: Option<&Value>) -> Value {
         match (wanted, live) {
             (Value::Object(wanted), Some(Value::Object(live))) => {
-                let retain = matches!(merge_key(self.kind, &self.fields), Merge::RetainKeys);
-                Value::Object(self.union_or_map(retain, last, wanted, live))
+                match merge_key(self.kind, &self.fields) {
+                    Merge::Replace => without_nulls(&Value::Object(wanted.clone())),
+                    merge => Value::Object(self.one_of_or_all(merge == Merge::RetainKeys, last, wanted, live)),
+                }
             }
             (Value::Array(wanted), Some(Value::Array(live))) => Value::Array(self.list(last, wanted, live)),
             _ => without_nulls(wanted),
@@ -77,7 +79,7 @@ impl<'a> Path<'a> {
 
     /// Merges a map. In one whose fields exclude each other (`retainKeys`: a deployment's strategy, a volume), a change keeps only the
     /// manifest's fields.
-    fn union_or_map(
+    fn one_of_or_all(
         &mut self,
         retain: bool,
         last: Option<&'a Value>,
@@ -95,12 +97,12 @@ impl<'a> Path<'a> {
         let last = last.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let (key, retain) = match merge_key(self.kind, &self.fields) {
             Merge::ByKey(key) => (key, false),
-            Merge::ByKeyRetaining(key) => (key, true),
+            Merge::ByKeyRetainKeys(key) => (key, true),
             Merge::Set => {
                 let others = live.iter().filter(|item| !wanted.contains(item) && !last.contains(item));
                 return wanted.iter().chain(others).cloned().collect();
             }
-            Merge::Replace | Merge::RetainKeys => return wanted.iter().map(without_nulls).collect(),
+            Merge::Replace | Merge::RetainKeys | Merge::Fields => return wanted.iter().map(without_nulls).collect(),
         };
         if ![last, wanted, live].iter().all(|items| tells_apart(key, items)) {
             return wanted.iter().map(without_nulls).collect();
@@ -109,7 +111,7 @@ impl<'a> Path<'a> {
         for item in wanted {
             merged.push(match (item, same(key, item, live)) {
                 (Value::Object(item_map), Some(Value::Object(live))) => {
-                    Value::Object(self.union_or_map(retain, same(key, item, last), item_map, live))
+                    Value::Object(self.one_of_or_all(retain, same(key, item, last), item_map, live))
                 }
                 _ => without_nulls(item),
             });
