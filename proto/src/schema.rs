@@ -33,6 +33,8 @@ pub struct Field {
     pub label: Label,
     /// The values that are accepted although the label says otherwise; for maps, the keys.
     pub unless: &'static [&'static str],
+    /// The field beside which any value is accepted.
+    pub beside: Option<&'static str>,
     /// Why it is not honoured; empty if it is.
     pub reason: &'static str,
 }
@@ -55,6 +57,7 @@ pub fn fields(kind: &Kind) -> Vec<Field> {
                 required: field.required,
                 label: rule.label,
                 unless: &rule.unless,
+                beside: rule.beside,
                 reason: rule.reason,
             });
             if rule.label == Label::Honoured

@@ -89,6 +89,11 @@ impl Check {
             self.step(Step::Field(name.clone()), |check| match row.fields.get(name.as_str()) {
                 None => check.unknown(name, row),
                 Some(_) if value.is_null() => {} // as if it were not there
+                Some(field)
+                    if field.rule.beside.is_some_and(|other| map.get(other).is_some_and(|other| !other.is_null())) =>
+                {
+                    check.value(value, &field.type_, false);
+                }
                 Some(field) => check.field(value, field),
             });
         }

@@ -96,11 +96,12 @@ pub(super) struct FieldRow {
     pub(super) keys: Vec<(&'static str, Rule)>,
 }
 
-/// A line of `labels.txt`: `label [unless VALUE,…] [:: reason [| hint]]`.
+/// A line of `labels.txt`: `label [unless VALUE,… [beside FIELD]] [:: reason [| hint]]`.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     pub(super) label: Label,
     pub(super) unless: Vec<&'static str>,
+    pub(super) beside: Option<&'static str>,
     pub(super) reason: &'static str,
     pub(super) hint: Option<&'static str>,
 }
@@ -172,7 +173,13 @@ impl FieldRow {
             merge: Merge::of(&type_),
             type_,
             required: false,
-            rule: Rule { label: Label::Refused, unless: Vec::new(), reason: "it has no label", hint: None },
+            rule: Rule {
+                label: Label::Refused,
+                unless: Vec::new(),
+                beside: None,
+                reason: "it has no label",
+                hint: None,
+            },
             keys: Vec::new(),
         };
         for word in words {
@@ -192,7 +199,9 @@ impl Rule {
     fn read(text: &'static str) -> Self {
         let (words, why) = text.split_once("::").unwrap_or((text, ""));
         let (reason, hint) = why.split_once('|').map_or((why, None), |(reason, hint)| (reason, Some(hint.trim())));
-        let (label, unless) = words.split_once("unless").unwrap_or((words, ""));
+        let (label, unless) = words.split_once(" unless ").unwrap_or((words, ""));
+        let (unless, beside) =
+            unless.split_once(" beside ").map_or((unless, None), |(unless, field)| (unless, Some(field.trim())));
         Self {
             label: match label.trim() {
                 "honoured" => Label::Honoured,
@@ -200,6 +209,7 @@ impl Rule {
                 "server" => Label::Server,
                 _ => Label::Refused,
             },
+            beside,
             unless: unless.split(',').map(str::trim).filter(|value| !value.is_empty()).collect(),
             reason: reason.trim(),
             hint,

@@ -251,7 +251,7 @@ fn what_is_not_honoured_and_matters_is_refused_with_a_reason() {
         problems(&refused),
         [
             "`spec.containers[0].lifecycle` is refused: hooks are not called",
-            "`spec.containers[0].securityContext.runAsNonRoot: true` is refused: the user of an image is not checked\n  hint: set `runAsUser`",
+            "`spec.containers[0].securityContext.runAsNonRoot: true` is refused: the user of an image is not checked\n  hint: set `runAsUser` beside it",
         ]
     );
     let service =
@@ -269,6 +269,17 @@ fn what_is_not_honoured_and_matters_is_refused_with_a_reason() {
     assert_eq!(
         problems(&container(json!({"resources": {"limits": {"cpu": 1, "nvidia.com/gpu": 1}}}))),
         ["`spec.containers[0].resources.limits: nvidia.com/gpu` is refused: only cpu and memory are limited"]
+    );
+}
+
+#[test]
+fn a_promise_that_holds_only_beside_another_field_is_taken_there() {
+    let context = json!({"runAsNonRoot": true, "runAsUser": 1000});
+    assert_eq!(warnings(&container(json!({"securityContext": context}))), [""; 0]);
+    let context = json!({"runAsNonRoot": "yes", "runAsUser": 1000});
+    assert_eq!(
+        problems(&container(json!({"securityContext": context}))),
+        ["`spec.containers[0].securityContext.runAsNonRoot` must be true or false, not a string"]
     );
 }
 
@@ -394,7 +405,8 @@ fn all_fields_of_a_kind_are_listed_down_to_the_first_that_is_not_honoured() {
     assert_eq!(listed["spec.containers[].image"].label, Label::Honoured);
     assert_eq!(listed["spec.containers"].type_name, "[Container]");
     assert!(listed["spec.containers"].required);
-    assert_eq!(listed["spec.dnsPolicy"].unless, ["ClusterFirst", "Default"]);
+    assert_eq!(listed["spec.schedulerName"].unless, ["default-scheduler"]);
+    assert_eq!(listed["spec.securityContext.runAsNonRoot"].beside, Some("runAsUser"));
     assert_eq!(listed["spec.containers[].lifecycle"].reason, "hooks are not called");
     assert!(!listed.contains_key("spec.containers[].lifecycle.preStop"));
     for kind in kinds() {
