@@ -1,1 +1,120 @@
-fn main() {}
+//! The `quorate` command, and the only binary: it is the daemon too.
+//!
+//! Answers go to stdout, talk goes to stderr; the exit code is 0 done, 1 refused, 2 wrong usage, 3 nobody reachable or no quorum.
+//!
+//! Invariant: every message says what, because of what, and what to do next, and has a snapshot test.
+
+mod age;
+mod args;
+mod client;
+mod commands;
+mod config;
+mod dev;
+mod failure;
+mod manifests;
+mod output;
+mod session;
+mod targets;
+mod transport;
+
+use std::{io, io::Write as _, process::ExitCode, sync::Arc};
+
+use clap::Parser as _;
+use quorate_node::world::SystemClock;
+use quorate_proto::refusal::{Reason, Refusal};
+
+use crate::{
+    args::{Arguments, Get, Global, Output, Selectors, Verb},
+    commands::{apply, context, delete, describe, events, get, logs, scale, status, token, up},
+    config::Config,
+    failure::Failure,
+    output::Console,
+    session::Session,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers; everything else is wrong usage. Nothing is left to do if neither can be printed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_broken_pipe() && !matches!(failure, Failure::Exit(_)) {
+                let _ = writeln!(io::stderr(), "{failure}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
+    let console = Console { out: &mut out, err: &mut err };
+    match arguments.verb {
+        Verb::Up(up) => up::up(&arguments.global, up),
+        Verb::Join(join) => up::join(join),
+        Verb::DevInit(init) => Ok(dev::init::run(&init)?),
+        verb => block_on(client_verb(arguments.global, verb, console)),
+    }
+}
+
+/// Runs what a client does on one thread: it mostly waits.
+fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(future)
+}
+
+async fn client_verb(global: Global, verb: Verb, mut console: Console<'_>) -> Result<(), Failure> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let path = config::path(environment).map_err(|error| error.refusal("contexts were not read"))?;
+    match verb {
+        Verb::Context(arguments) => return context::run(&path, arguments, &mut console),
+        Verb::Dev(arguments) => return dev::run(arguments, &path, &mut console).await,
+        _ => {}
+    }
+
+    let config = Config::read(&path).map_err(|error| error.refusal("no cluster was asked"))?;
+    let mut session = session(&global, &config, console)?;
+    let mut stdin = io::stdin();
+    match verb {
+        Verb::Apply(arguments) => apply::run(&mut session, arguments, &mut stdin).await,
+        Verb::Get(arguments) => get::run(&mut session, arguments).await,
+        Verb::Describe(arguments) => describe::run(&mut session, arguments).await,
+        Verb::Delete(arguments) => delete::run(&mut session, arguments, &mut stdin).await,
+        Verb::Scale(arguments) => scale::run(&mut session, arguments).await,
+        Verb::Logs(arguments) => logs::run(&mut session, arguments).await,
+        Verb::Events(arguments) => events::run(&mut session, arguments).await,
+        Verb::Nodes(arguments) => get::run(&mut session, nodes(arguments.output, arguments.watch)).await,
+        Verb::Status => status::run(&mut session).await,
+        Verb::Token(arguments) => token::run(&mut session, arguments).await,
+        Verb::Up(_) | Verb::Join(_) | Verb::DevInit(_) | Verb::Context(_) | Verb::Dev(_) => Ok(()),
+    }
+}
+
+/// `quorate nodes` is `quorate get nodes -o wide`.
+fn nodes(output: Output, watch: bool) -> Get {
+    let selectors = Selectors { all_namespaces: false, selector: String::new(), field_selector: String::new() };
+    Get { what: vec!["nodes".to_owned()], selectors, output, watch, stale: false }
+}
+
+/// What verbs work with, for the context that is meant.
+fn session<'a>(global: &Global, config: &Config, console: Console<'a>) -> Result<Session<'a>, Refusal> {
+    let (_, context) = config.choose(global.context.as_deref())?;
+    let endpoints = if global.endpoint.is_empty() { &context.endpoints } else { &global.endpoint };
+    if endpoints.is_empty() {
+        return Err(Refusal::new(Reason::Invalid, "no cluster was asked", "the context names no endpoints")
+            .hint("name a node with --endpoint HOST:PORT"));
+    }
+    Ok(Session {
+        client: transport::client(context, endpoints, global.request_timeout)?,
+        named_namespace: global.namespace.clone(),
+        default_namespace: context.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        clock: Arc::new(SystemClock::start()),
+        console,
+    })
+}

@@ -1,0 +1,442 @@
+//! The command line: every verb, its arguments, their defaults and their help.
+//!
+//! Words and flags are `kubectl`'s where it has them, so that fingers need not learn anew.
+//!
+//! Invariant: nothing here acts; what was typed is turned into values, and what makes no sense is refused with exit code 2.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::Ipv4Net;
+
+/// Where service addresses come from, if nothing is said.
+pub(crate) const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16);
+
+/// Where pod addresses come from, if nothing is said.
+pub(crate) const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 214, 0, 0), 16);
+
+/// Runs containers on a group of equal machines, without masters.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, max_term_width = 120, propagate_version = false, subcommand_required = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// How to reach the cluster; good for every verb.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The context to use, instead of the current one
+    #[arg(long, global = true, value_name = "NAME", env = "QUORATE_CONTEXT", hide_env = true)]
+    pub(crate) context: Option<String>,
+    /// Ask this node, instead of those the context names; may be repeated
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) endpoint: Vec<String>,
+    /// The namespace
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// How long to try: 500ms, 30s, 5m
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) request_timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Found a cluster on this machine, or start its node again
+    Up(Up),
+    /// Make this machine a node of a cluster
+    Join(Join),
+    /// Make, list and revoke the tokens with which nodes join
+    #[command(subcommand)]
+    Token(Token),
+    /// Create or change objects to be as their manifests say
+    Apply(Apply),
+    /// Show objects
+    Get(Get),
+    /// Show one object with all that matters about it, and its events
+    Describe(Describe),
+    /// Delete objects
+    Delete(Delete),
+    /// Set how many replicas there are to be
+    Scale(Scale),
+    /// Print what a pod wrote
+    Logs(Logs),
+    /// Show what happened
+    Events(Events),
+    /// Show the nodes
+    Nodes(Nodes),
+    /// Show the cluster as a node sees it: members, voters, leader
+    Status,
+    /// A cluster of several hosts on this machine, to try and to test
+    #[command(subcommand)]
+    Dev(Dev),
+    /// List the clusters this user knows, and choose one
+    #[command(subcommand)]
+    Context(Context),
+    /// The first process of a host that `quorate dev up` makes
+    #[command(hide = true)]
+    DevInit(DevInit),
+}
+
+/// What a node is started with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Node {
+    /// Where the node keeps its state
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/quorate")]
+    pub(crate) data_dir: PathBuf,
+    /// The one port: UDP for QUIC, TCP for HTTPS
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    /// Where other nodes reach this one, if not at the addresses of this machine; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// The node's name [default: the host's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The Docker Engine's socket
+    #[arg(long, value_name = "URL", default_value = "unix:///var/run/docker.sock")]
+    pub(crate) docker: String,
+    /// Only pretend to run pods; needs no Docker Engine and no root
+    #[arg(long)]
+    pub(crate) simulated: bool,
+    /// How soon a silent leader is replaced: quick for a good local network, edge for slow links and memory cards
+    #[arg(long, value_enum, default_value_t = Timing::Careful)]
+    pub(crate) timing: Timing,
+    /// What is logged to stderr: error, warn, info, debug, trace, or by part: info,raft=debug
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "QUORATE_LOG", hide_env = true)]
+    pub(crate) log: String,
+}
+
+/// How soon a silent leader is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Timing {
+    Quick,
+    Careful,
+    Edge,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Where service addresses come from; only when the cluster is founded
+    #[arg(long, value_name = "CIDR", default_value_t = SERVICES)]
+    pub(crate) service_range: Ipv4Net,
+    /// Where pod addresses come from, a /24 a node; only when the cluster is founded
+    #[arg(long, value_name = "CIDR", default_value_t = PODS)]
+    pub(crate) pod_range: Ipv4Net,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// What `quorate token create` printed
+    #[arg(env = "QUORATE_TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it; it is shown only once
+    Create {
+        /// How long it is good for: 30m, 24h
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+        ttl: Duration,
+        /// How many nodes may join with it
+        #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        uses: u32,
+    },
+    /// List tokens, without their secrets
+    List,
+    /// End a token
+    Revoke {
+        /// Its id, as `quorate token list` shows it
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// A file, a directory of files, or - for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Check everything, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How objects are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+/// Which objects of a kind.
+#[derive(Debug, Args)]
+pub(crate) struct Selectors {
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Only those with these labels: app=web,tier!=db
+    #[arg(short = 'l', long, value_name = "LABELS", default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// Only those with these fields: metadata.name=web
+    #[arg(long, value_name = "FIELDS", default_value = "", hide_default_value = true)]
+    pub(crate) field_selector: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// KIND, KIND,KIND, KIND NAME..., KIND/NAME... or all
+    #[arg(required = true, value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) selectors: Selectors,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Go on and show every change
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Answer from what the asked node has, also when it is cut off
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// KIND NAME..., KIND/NAME..., or KIND for all of them
+    #[arg(required = true, value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) selectors: Selectors,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// KIND NAME... or KIND/NAME...
+    #[arg(value_name = "WHAT", required_unless_present = "filename", conflicts_with = "filename")]
+    pub(crate) what: Vec<String>,
+    /// Delete what these manifests name
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Only those with these labels
+    #[arg(short = 'l', long, value_name = "LABELS", default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// What is not there is no failure
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+    /// Seconds a pod gets to stop
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace_period: Option<u32>,
+    /// Wait until they are gone
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) wait: bool,
+    /// How long to wait; 0s for ever
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// KIND NAME... or KIND/NAME...
+    #[arg(required = true, value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    /// How many
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) replicas: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A pod: NAME or pod/NAME; or KIND/NAME of what has pods
+    #[arg(value_name = "POD")]
+    pub(crate) pod: String,
+    /// The container; needed if the pod has several
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// Go on until the container ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The container before its last restart
+    #[arg(short, long)]
+    pub(crate) previous: bool,
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+    /// Only what was written in the last: 30s, 5m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+    /// Each line with its time
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only those of one object: KIND/NAME
+    #[arg(long = "for", value_name = "KIND/NAME")]
+    pub(crate) of: Option<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Go on and show new ones
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Wide)]
+    pub(crate) output: Output,
+    /// Go on and show every change
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Context {
+    /// List the contexts; * marks the current one
+    List,
+    /// Make a context the current one
+    Use {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dev {
+    /// Make the cluster, or what is missing of it
+    Up(DevUp),
+    /// Remove all of it
+    Down(DevWhich),
+    /// Show hosts, processes, addresses, leader, memory
+    Status(DevWhich),
+    /// Load image archives (docker save) into every host's Docker Engine
+    Load {
+        /// The archives
+        #[arg(required = true, value_name = "ARCHIVE")]
+        archives: Vec<PathBuf>,
+    },
+    /// Cut a host's power: daemon, Docker Engine and containers end at once
+    Kill {
+        #[command(flatten)]
+        which: DevWhich,
+        /// The host: n1, n2 ...
+        host: String,
+    },
+    /// Switch a host on again
+    Start {
+        #[command(flatten)]
+        which: DevWhich,
+        /// The host: n1, n2 ...
+        host: String,
+    },
+    /// Run a command on a host
+    Exec {
+        /// The host: n1, n2 ...
+        host: String,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DevUp {
+    /// How many hosts [default: 3, or as many as there are]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub(crate) nodes: Option<u8>,
+    #[command(flatten)]
+    pub(crate) which: DevWhich,
+    /// The hosts' network, a /24 no route of this machine leads to
+    #[arg(long, value_name = "CIDR", default_value = "10.99.0.0/24", conflicts_with = "simulated")]
+    pub(crate) range: Ipv4Net,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DevWhich {
+    /// The one on loopback with simulated pods, without root and Docker Engine
+    #[arg(long)]
+    pub(crate) simulated: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevInit {
+    /// The host's name
+    pub(crate) host: String,
+}
+
+/// The largest duration: more is a mistake.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Reads `500ms`, `30s`, `5m`, `2h`, `7d`, or several of them in a row.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: write 500ms, 30s, 5m, 1h30m or 7d");
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit_length = match &rest[digits..digits + unit] {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            "d" => Duration::from_secs(24 * 3600),
+            _ => return Err(wrong()),
+        };
+        let part = unit_length.checked_mul(number).ok_or_else(wrong)?;
+        total = total
+            .checked_add(part)
+            .filter(|total| *total <= LONGEST)
+            .ok_or_else(|| format!("`{text}` is longer than the limit of 366d"))?;
+        rest = &rest[digits + unit..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_and_nonsense_is_named() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "5", "s", "5y", "-5s", "5 s", "99999999999s", "5sé"] {
+            let said = duration(wrong).unwrap_err();
+            assert_eq!(said, format!("`{wrong}` is no duration: write 500ms, 30s, 5m, 1h30m or 7d"));
+        }
+        assert_eq!(duration("9999d"), Err("`9999d` is longer than the limit of 366d".to_owned()));
+    }
+
+    #[test]
+    fn what_follows_dev_exec_is_the_hosts_command_with_its_flags() {
+        let arguments = Arguments::try_parse_from(["quorate", "dev", "exec", "n2", "ls", "-l", "--all"]).unwrap();
+        let Verb::Dev(Dev::Exec { host, command }) = arguments.verb else { panic!("another verb") };
+        assert_eq!((host.as_str(), command), ("n2", vec!["ls".to_owned(), "-l".to_owned(), "--all".to_owned()]));
+    }
+}

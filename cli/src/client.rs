@@ -1,0 +1,229 @@
+//! Asks the cluster: one request, its answers; again if there was none.
+//!
+//! A request that changes something carries a random id, so asking again after an answer was lost does nothing twice.
+//!
+//! Invariant: whatever asks again asks the very same request, and gives up when the time is over.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use quorate_proto::{
+    ids::RequestId,
+    refusal::{Reason, Refusal},
+    request::{Answer, Request},
+    world::Random,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long to wait before asking again, the first time; doubled up to [`SLOWEST`].
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The longest wait before asking again.
+const SLOWEST: Duration = Duration::from_secs(1);
+
+/// The answers to one request.
+pub(crate) type Answers = BoxStream<'static, Result<Answer, Refusal>>;
+
+/// Carries requests to a node of the cluster.
+#[async_trait]
+pub(crate) trait Transport: Send + Sync {
+    /// Sends a request to any node that can be reached.
+    ///
+    /// # Errors
+    /// `Unavailable` if nobody could be asked; in the stream, `Timeout` if the connection was lost before all was answered.
+    async fn ask(&self, request: &Request) -> Result<Answers, Refusal>;
+}
+
+/// Asks the cluster.
+#[derive(Clone)]
+pub(crate) struct Client {
+    transport: Arc<dyn Transport>,
+    random: Arc<dyn Random>,
+    patience: Duration,
+}
+
+impl Client {
+    pub(crate) fn new(transport: Arc<dyn Transport>, random: Arc<dyn Random>, patience: Duration) -> Self {
+        Self { transport, random, patience }
+    }
+
+    /// An id for a request that changes something.
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.random.request_id()
+    }
+
+    /// Asks for something that is answered at once.
+    ///
+    /// # Errors
+    /// The refusal, or `Unavailable` if nobody answered in time.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        let mut answers = self.ask_for_all(request.clone()).await?;
+        if answers.is_empty() { Err(unexpected(&request, "nothing")) } else { Ok(answers.swap_remove(0)) }
+    }
+
+    /// Asks for something that is answered in several parts, up to `End`, which is left out.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn ask_for_all(&self, request: Request) -> Result<Vec<Answer>, Refusal> {
+        let deadline = Instant::now() + self.patience;
+        let mut wait = RETRY;
+        loop {
+            let refusal = match timeout_at(deadline, self.try_once(&request)).await {
+                Ok(Ok(answers)) => return Ok(answers),
+                Ok(Err(refusal)) => refusal,
+                Err(_) => return Err(self.too_late(None)),
+            };
+            if !matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) {
+                return Err(refusal);
+            }
+            if Instant::now() + wait >= deadline {
+                return Err(self.too_late(Some(refusal)));
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(SLOWEST);
+        }
+    }
+
+    async fn try_once(&self, request: &Request) -> Result<Vec<Answer>, Refusal> {
+        let mut stream = self.transport.ask(request).await?;
+        let mut answers = Vec::new();
+        while let Some(answer) = stream.try_next().await? {
+            match answer {
+                Answer::Refused(refusal) => return Err(refusal),
+                Answer::End => break,
+                answer => answers.push(answer),
+            }
+        }
+        Ok(answers)
+    }
+
+    fn too_late(&self, last: Option<Refusal>) -> Refusal {
+        last.unwrap_or_else(|| {
+            Refusal::new(
+                Reason::Timeout,
+                "the cluster did not answer",
+                format!("there was no answer within {:?}", self.patience),
+            )
+            .hint("`quorate status` shows whether there is a leader; --request-timeout waits longer")
+        })
+    }
+
+    /// Asks for something that goes on: a watch, a log. Asked again only until the first answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; in the stream, whatever ends it early.
+    pub(crate) async fn follow(&self, request: Request) -> Result<Answers, Refusal> {
+        let deadline = Instant::now() + self.patience;
+        let mut wait = RETRY;
+        let stream = loop {
+            match timeout_at(deadline, self.transport.ask(&request)).await {
+                Ok(Ok(stream)) => break stream,
+                Ok(Err(refusal)) if Instant::now() + wait >= deadline => return Err(refusal),
+                Ok(Err(refusal)) if matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) => {
+                    sleep(wait).await;
+                    wait = (wait * 2).min(SLOWEST);
+                }
+                Ok(Err(refusal)) => return Err(refusal),
+                Err(_) => return Err(self.too_late(None)),
+            }
+        };
+        Ok(stream
+            .map(|answer| match answer {
+                Ok(Answer::Refused(refusal)) => Err(refusal),
+                answer => answer,
+            })
+            .boxed())
+    }
+}
+
+/// A node answered something that is no answer to the question: one of the two is another version.
+pub(crate) fn unexpected(request: &Request, answer: &str) -> Refusal {
+    let asked = format!("{request:?}");
+    let asked = asked.split([' ', '(', '{']).next().unwrap_or_default();
+    Refusal::new(Reason::Internal, "the answer was not understood", format!("a node answered {answer} to {asked}"))
+        .hint("compare `quorate --version` with the nodes' versions in `quorate nodes`")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use futures_util::stream;
+
+    use super::*;
+
+    /// Answers from a list, and remembers what it was asked.
+    #[derive(Default)]
+    pub(crate) struct Recorded {
+        pub(crate) asked: Mutex<Vec<Request>>,
+        answers: Mutex<Vec<Result<Vec<Answer>, Refusal>>>,
+    }
+
+    impl Recorded {
+        pub(crate) fn new(answers: impl IntoIterator<Item = Result<Vec<Answer>, Refusal>>) -> Arc<Self> {
+            let mut answers: Vec<_> = answers.into_iter().collect();
+            answers.reverse();
+            Arc::new(Self { asked: Mutex::default(), answers: Mutex::new(answers) })
+        }
+
+        pub(crate) fn client(self: &Arc<Self>) -> Client {
+            Client::new(Arc::clone(self) as Arc<dyn Transport>, Arc::new(Counting::default()), Duration::from_secs(5))
+        }
+
+        pub(crate) fn requests(&self) -> Vec<Request> {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+    }
+
+    /// Random enough for tests: every draw is another number.
+    #[derive(Default)]
+    struct Counting(Mutex<u8>);
+
+    impl Random for Counting {
+        fn fill(&self, buffer: &mut [u8]) {
+            let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *drawn += 1;
+            buffer.fill(*drawn);
+        }
+    }
+
+    #[async_trait]
+    impl Transport for Recorded {
+        async fn ask(&self, request: &Request) -> Result<Answers, Refusal> {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+            let next = self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match next.unwrap_or_else(|| panic!("nothing is recorded for {request:?}")) {
+                Ok(answers) => Ok(stream::iter(answers.into_iter().map(Ok)).boxed()),
+                Err(refusal) if refusal.reason == Reason::Timeout => Ok(stream::iter([Err(refusal)]).boxed()),
+                Err(refusal) => Err(refusal),
+            }
+        }
+    }
+
+    fn lost() -> Refusal {
+        Refusal::new(Reason::Timeout, "the answer was lost", "the connection ended")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_is_asked_for_again_with_the_same_request_id() {
+        let recorded = Recorded::new([Err(lost()), Err(lost()), Ok(vec![Answer::Done])]);
+        let client = recorded.client();
+        let request = Request::RevokeToken { request: client.request_id(), id: "k".to_owned() };
+        assert_eq!(client.ask(request.clone()).await, Ok(Answer::Done));
+        assert_eq!(recorded.requests(), vec![request; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_final_but_no_quorum_is_tried_until_the_time_is_over() {
+        let forbidden = Refusal::new(Reason::Forbidden, "a", "b");
+        let recorded = Recorded::new([Ok(vec![Answer::Refused(forbidden.clone())])]);
+        assert_eq!(recorded.client().ask(Request::Status).await, Err(forbidden));
+
+        let no_quorum = Refusal::new(Reason::Unavailable, "a", "no leader");
+        let recorded = Recorded::new(vec![Ok(vec![Answer::Refused(no_quorum.clone())]); 50]);
+        assert_eq!(recorded.client().ask(Request::Status).await, Err(no_quorum));
+        assert!(recorded.requests().len() > 3);
+    }
+}

@@ -1,0 +1,92 @@
+//! `quorate describe`: one object with all that matters about it, and what happened to it.
+//!
+//! Metadata comes first, then spec and status as nested fields, conditions as a table, events last. Pods have a layout of their own,
+//! which is `kubectl`'s.
+//!
+//! Invariant: a field that is set is shown, also one this binary does not know; what is secret is shown only by its size.
+
+mod fields;
+mod pod;
+
+use quorate_proto::{
+    kinds::{EVENTS, Kind, PODS, SECRETS},
+    object::Object,
+    request::Read,
+    world::Timestamp,
+};
+
+use self::fields::Lines;
+use crate::{
+    args::Describe,
+    commands::events,
+    failure::Failure,
+    session::{Filter, Session},
+    targets::{self, Target},
+};
+
+pub(crate) async fn run(session: &mut Session<'_>, arguments: Describe) -> Result<(), Failure> {
+    let selectors = arguments.selectors;
+    let filter = Filter {
+        all_namespaces: selectors.all_namespaces,
+        labels: selectors.selector,
+        fields: selectors.field_selector,
+        stale: false,
+    };
+    let mut refusals = Vec::new();
+    let mut found = Vec::new();
+    for target in targets::parse(&arguments.what)? {
+        let answer = match &target.name {
+            Some(name) => session.get(target.kind, name, Read::Linearizable).await.map(|object| vec![object]),
+            None => session.list(target.kind, &filter).await.map(|(_, objects)| objects),
+        };
+        match answer {
+            Ok(objects) => found.extend(objects.into_iter().map(|object| (target.kind, object))),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    if found.is_empty() && refusals.is_empty() {
+        let namespace = session.namespace().to_owned();
+        writeln!(session.console.err, "No resources found in {namespace} namespace.")?;
+    }
+    let everywhere = Filter { all_namespaces: true, ..Filter::default() };
+    let events = if found.is_empty() { Vec::new() } else { session.list(&EVENTS, &everywhere).await?.1 };
+    let now = session.clock.wall();
+    for (index, (kind, object)) in found.iter().enumerate() {
+        let gap = if index > 0 { "\n\n" } else { "" };
+        write!(session.console.out, "{gap}{}", describe(kind, object, &events, now))?;
+    }
+    Failure::if_any(refusals)
+}
+
+/// An object as text.
+fn describe(kind: &'static Kind, object: &Object, events: &[Object], now: Timestamp) -> String {
+    let mut lines = Lines::default();
+    if kind == &PODS {
+        pod::describe(object, now, &mut lines);
+    } else {
+        lines.metadata(object);
+        for (field, value) in object.as_map() {
+            let secret = kind == &SECRETS && matches!(field.as_str(), "data" | "stringData");
+            match field.as_str() {
+                "apiVersion" | "kind" | "metadata" => {}
+                _ if secret => lines.sizes(field, value),
+                "status" => lines.status(value, now),
+                field => lines.field(field, value),
+            }
+        }
+    }
+    let target = Target { kind, name: Some(object.name().to_owned()) };
+    let mut about: Vec<_> = events
+        .iter()
+        .filter(|event| events::is_about(event, &target))
+        .filter(|event| event.text(&["involvedObject", "uid"]).is_none_or(|uid| uid.is_empty() || uid == object.uid()))
+        .filter(|event| !kind.namespaced || event.namespace() == object.namespace())
+        .cloned()
+        .collect();
+    events::oldest_first(&mut about);
+    lines.events(&about, now);
+    lines.text()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! `quorate dev up`: makes the cluster, or what is missing of it.
+//!
+//! Hosts that were members start first, for they need each other for a quorum; the rest join with a token.
+//!
+//! Invariant: done means that every node is ready.
+
+use std::{path::Path, time::Duration};
+
+use futures_util::future::try_join_all;
+use quorate_proto::refusal::{Reason, Refusal};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    cluster,
+    host::{self, Daemon},
+    network,
+    place::Place,
+    plan::{Host, Plan},
+    processes, shell, took,
+};
+use crate::{args::DevUp, client::Client, config::Config, failure::Failure, output::Console};
+
+const WHAT: &str = "the cluster was not made";
+
+/// How long the cluster may take to have a leader, and nodes to become ready.
+const READY: Duration = Duration::from_secs(90);
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a single question may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What hosts with Docker Engines are made with, and the Debian package it is in.
+const TOOLS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("nsenter", "util-linux"),
+    ("unshare", "util-linux"),
+    ("setsid", "util-linux"),
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
+];
+
+pub(crate) async fn run(arguments: &DevUp, contexts: &Path, console: &mut Console<'_>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let place = Place::new(arguments.which.simulated, WHAT)?;
+    if !place.simulated {
+        check_tools(std::env::var_os("PATH").unwrap_or_default().as_os_str())?;
+    }
+    let there = place.plan(WHAT)?;
+    let plan = Plan::new(arguments.nodes, arguments.range, place.simulated, there.as_ref())?;
+    if !place.simulated {
+        plan.check_routes(&shell::ip(WHAT, "-4 route").await?)?;
+    }
+    let _held = place.hold(WHAT)?;
+    place.write(&plan, WHAT)?;
+    let hosts = plan.hosts(&place.base);
+    for host in &hosts {
+        host::make_directory(host)?;
+    }
+    if plan.simulated {
+        writeln!(console.err, "{} nodes on loopback; their pods are (simulated)", plan.nodes)?;
+    } else {
+        make_hosts(&plan, &hosts, console).await?;
+    }
+    start_cluster(&plan, &hosts, contexts, console).await?;
+    writeln!(console.err, "The cluster is ready ({})", took(begun))?;
+    Ok(())
+}
+
+fn check_tools(path: &std::ffi::OsStr) -> Result<(), Refusal> {
+    let there = |tool: &str| std::env::split_paths(path).any(|directory| directory.join(tool).is_file());
+    let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !there(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let tools: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
+    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    Err(Refusal::new(Reason::NotFound, WHAT, format!("this machine has no {}", tools.join(", ")))
+        .hint(format!("apt-get install {}; or --simulated, which needs none of them", packages.join(" "))))
+}
+
+/// Network, first processes, Docker Engines.
+async fn make_hosts(plan: &Plan, hosts: &[Host], console: &mut Console<'_>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    writeln!(console.err, "Making {} hosts in {} ...", plan.nodes, plan.range)?;
+    network::make(plan).await?;
+    for host in hosts {
+        network::connect(host).await?;
+        host::switch_on(host).await?;
+    }
+    let missing = hosts.iter().filter(|host| processes::find(host, false).engine.is_none());
+    let missing: Vec<_> = missing.map(|host| host.name.as_str()).collect();
+    if !missing.is_empty() {
+        writeln!(console.err, "Starting the Docker Engine on {} ...", missing.join(", "))?;
+    }
+    try_join_all(hosts.iter().map(host::start_engine)).await?;
+    writeln!(console.err, "  {} hosts, each with its own Docker Engine ({})", plan.nodes, took(begun))?;
+    Ok(())
+}
+
+async fn start_cluster(plan: &Plan, hosts: &[Host], contexts: &Path, console: &mut Console<'_>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let (mut members, others): (Vec<_>, Vec<_>) = hosts.iter().partition(|host| host::was_member(host));
+    let mut joining: &[&Host] = &others;
+    if members.is_empty() {
+        let Some((first, rest)) = others.split_first() else { return Ok(()) };
+        // A context of an earlier cluster would be asked in vain.
+        forget(contexts, plan)?;
+        writeln!(console.err, "Founding the cluster on {}: quorate up ...", first.name)?;
+        members.push(*first);
+        joining = rest;
+    }
+    for host in &members {
+        host::start_daemon(host, plan, Daemon::Up)?;
+    }
+    let client = led(plan, &members, contexts).await?;
+    if let Some(first) = members.first().filter(|_| joining.len() + 1 == hosts.len()) {
+        writeln!(console.err, "  {} leads a cluster of one ({})", first.name, took(begun))?;
+    }
+
+    if !joining.is_empty() {
+        let begun = Instant::now();
+        let names: Vec<_> = joining.iter().map(|host| host.name.as_str()).collect();
+        writeln!(console.err, "Joining {}: quorate join TOKEN ...", names.join(", "))?;
+        let uses = u32::try_from(joining.len()).unwrap_or(u32::MAX);
+        let token = cluster::token(&client, uses).await?;
+        for host in joining {
+            host::start_daemon(host, plan, Daemon::Join(&token))?;
+        }
+        all_ready(&client, plan, hosts).await?;
+        writeln!(console.err, "  {} of {} nodes are ready ({})", hosts.len(), hosts.len(), took(begun))?;
+    } else {
+        all_ready(&client, plan, hosts).await?;
+    }
+    name_endpoints(contexts, plan, hosts)?;
+    Ok(())
+}
+
+/// Waits until the members have a leader, and returns a client for them.
+async fn led(plan: &Plan, members: &[&Host], contexts: &Path) -> Result<Client, Refusal> {
+    let deadline = Instant::now() + READY;
+    let mut last = "no context was written".to_owned();
+    loop {
+        if let Some(client) = cluster::client(contexts, plan, PATIENCE)? {
+            match cluster::status(&client).await {
+                Ok(status) if status.leader.is_some() => return Ok(client),
+                Ok(_) => "there is no leader".clone_into(&mut last),
+                Err(refusal) => last = refusal.because,
+            }
+        }
+        running(plan, members)?;
+        if Instant::now() >= deadline {
+            let logs: Vec<_> = members.iter().map(|host| host.log("daemon").display().to_string()).collect();
+            return Err(Refusal::new(Reason::Timeout, WHAT, format!("after {} s {last}", READY.as_secs()))
+                .hint(format!("see {}", logs.join(", "))));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Fails as soon as a daemon has ended, with its own words.
+fn running(plan: &Plan, hosts: &[&Host]) -> Result<(), Refusal> {
+    match hosts.iter().find(|host| processes::find(host, plan.simulated).daemon.is_none()) {
+        None => Ok(()),
+        Some(host) => {
+            let because = format!("the daemon of {} ended; {}", host.name, shell::tail(&host.log("daemon")));
+            Err(Refusal::new(Reason::Internal, WHAT, because)
+                .hint(format!("the whole log is {}", host.log("daemon").display())))
+        }
+    }
+}
+
+async fn all_ready(client: &Client, plan: &Plan, hosts: &[Host]) -> Result<(), Refusal> {
+    let deadline = Instant::now() + READY;
+    let all: Vec<_> = hosts.iter().collect();
+    loop {
+        let missing = match cluster::ready(client).await {
+            Ok(ready) => {
+                let missing = hosts.iter().map(|host| host.name.clone()).filter(|name| !ready.contains(name));
+                missing.collect::<Vec<_>>().join(", ")
+            }
+            Err(refusal) => refusal.because,
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        running(plan, &all)?;
+        if Instant::now() >= deadline {
+            let because = format!("after {} s not ready: {missing}", READY.as_secs());
+            return Err(Refusal::new(Reason::Timeout, WHAT, because)
+                .hint("`quorate dev status` shows what runs; the daemons' logs are beside their data"));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn forget(contexts: &Path, plan: &Plan) -> Result<(), Refusal> {
+    let refused = |error: crate::config::ConfigError| error.refusal(WHAT);
+    let mut config = Config::read(contexts).map_err(refused)?;
+    if config.contexts.remove(plan.context()).is_some() {
+        config.write(contexts).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Writes every host's address into the context, and makes it the current one: any node can be asked.
+fn name_endpoints(contexts: &Path, plan: &Plan, hosts: &[Host]) -> Result<(), Refusal> {
+    let refused = |error: crate::config::ConfigError| error.refusal(WHAT);
+    let mut config = Config::read(contexts).map_err(refused)?;
+    let before = config.clone();
+    if let Some(context) = config.contexts.get_mut(plan.context()) {
+        context.endpoints = hosts.iter().map(|host| host.endpoint().to_string()).collect();
+    }
+    config.current = Some(plan.context().to_owned());
+    if config == before { Ok(()) } else { config.write(contexts).map_err(refused) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_tools_are_named_with_their_packages() {
+        let directory = tempfile::tempdir().unwrap();
+        for tool in ["ip", "nsenter", "unshare", "setsid"] {
+            std::fs::write(directory.path().join(tool), "").unwrap();
+        }
+        insta::assert_snapshot!(check_tools(directory.path().as_os_str()).unwrap_err(), @r"
+        ");
+    }
+}

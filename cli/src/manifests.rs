@@ -1,0 +1,106 @@
+//! Collects manifests: files, directories, standard input → objects, checked before anything is sent.
+//!
+//! Invariant: either all objects of all files are sound, or none is sent; what others need (namespaces, config maps) comes first.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use quorate_proto::{
+    kinds::{KINDS, Kind},
+    manifest::{self, MAX_BYTES, ManifestObject},
+    refusal::{Reason, Refusal},
+};
+
+use crate::failure::Failure;
+
+/// What standard input is called in messages.
+const STDIN: &str = "-";
+
+/// Reads all objects of the files; a directory means its `*.yaml`, `*.yml` and `*.json`, sorted by name, and `-` standard input.
+///
+/// `done` is what did not happen if this fails: `applied`.
+///
+/// # Errors
+/// With everything that is wrong with any of them.
+pub(crate) fn collect(names: &[PathBuf], stdin: &mut dyn Read, done: &str) -> Result<Vec<ManifestObject>, Failure> {
+    let what = &format!("nothing was {done}");
+    let mut objects = Vec::new();
+    let mut refusals = Vec::new();
+    for path in files(names, what)? {
+        let name = path.display().to_string();
+        let text =
+            if name == STDIN { text(&mut *stdin) } else { fs::File::open(&path).and_then(|mut file| text(&mut file)) };
+        match text {
+            Ok(text) => match manifest::read(&text, &name) {
+                Ok(found) => objects.extend(found),
+                Err(error) => refusals.push(error.refusal(done)),
+            },
+            Err(error) => refusals.push(unreadable(what, &name, &error)),
+        }
+    }
+    if !refusals.is_empty() {
+        return Err(Failure::Refused(refusals));
+    }
+    if objects.is_empty() {
+        return Err(Refusal::new(Reason::BadRequest, what, "there are no objects in what was given")
+            .hint("a directory is searched for *.yaml, *.yml and *.json, not deeper")
+            .into());
+    }
+    // Stable: objects of one kind stay in the order in which they were written.
+    objects.sort_by_key(|object| {
+        let kind = Kind::of(object.object.api_version(), object.object.kind());
+        KINDS.iter().position(|row| Some(*row) == kind).unwrap_or(KINDS.len())
+    });
+    Ok(objects)
+}
+
+fn files(names: &[PathBuf], what: &str) -> Result<Vec<PathBuf>, Refusal> {
+    let mut files = Vec::new();
+    for name in names {
+        if !name.is_dir() {
+            files.push(name.clone());
+            continue;
+        }
+        let unreadable = |error| unreadable(what, &name.display().to_string(), &error);
+        let entries: Result<BTreeSet<_>, _> =
+            fs::read_dir(name).map_err(unreadable)?.map(|entry| entry.map(|entry| entry.path())).collect();
+        files.extend(entries.map_err(unreadable)?.into_iter().filter(|path| is_manifest(path)));
+    }
+    Ok(files)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("yaml" | "yml" | "json")) && path.is_file()
+}
+
+/// Reads at most one byte more than a manifest may have: enough for the limit to be named.
+fn text(source: &mut dyn Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    source.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than the limit of {MAX_BYTES} bytes (1.5 MiB) for a manifest"),
+        ));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8: {}", error.utf8_error())))
+}
+
+fn unreadable(what: &str, name: &str, error: &io::Error) -> Refusal {
+    let (reason, hint) = match error.kind() {
+        io::ErrorKind::NotFound => (Reason::NotFound, None),
+        io::ErrorKind::FileTooLarge => (Reason::TooLarge, Some("split it into several files")),
+        _ => (Reason::BadRequest, None),
+    };
+    let refusal = Refusal::new(reason, what, format!("{name}: {error}"));
+    match hint {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    }
+}

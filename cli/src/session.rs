@@ -1,0 +1,211 @@
+//! What every verb that asks the cluster works with: a client, a namespace, the time, and where to write.
+//!
+//! Invariant: a verb reaches the world only through its session, so that tests hand it a recorded one.
+
+use std::sync::Arc;
+
+use quorate_proto::{
+    kinds::Kind,
+    object::Object,
+    refusal::Refusal,
+    request::{Answer, Read, Reference, Request, Selection, Shape, Table},
+    txn::Revision,
+    world::Clock,
+};
+
+use crate::{
+    client::{Client, unexpected},
+    output::{self, Console},
+};
+
+/// See the module.
+pub(crate) struct Session<'a> {
+    /// Asks the cluster.
+    pub(crate) client: Client,
+    /// The namespace that was named on the command line.
+    pub(crate) named_namespace: Option<String>,
+    /// The namespace that is meant if none is named.
+    pub(crate) default_namespace: String,
+    /// Tells the time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Where to write.
+    pub(crate) console: Console<'a>,
+}
+
+/// Which objects of a kind are meant.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    /// In all namespaces.
+    pub(crate) all_namespaces: bool,
+    /// By label.
+    pub(crate) labels: String,
+    /// By field.
+    pub(crate) fields: String,
+    /// Only from what the asked node has.
+    pub(crate) stale: bool,
+}
+
+impl Filter {
+    /// The objects of one name.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        let fields = [self.fields.as_str(), &format!("metadata.name={name}")];
+        Self {
+            fields: fields.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(","),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) const fn read(&self) -> Read {
+        if self.stale { Read::Stale } else { Read::Linearizable }
+    }
+}
+
+impl Session<'_> {
+    /// The namespace that is meant.
+    pub(crate) fn namespace(&self) -> &str {
+        self.named_namespace.as_deref().unwrap_or(&self.default_namespace)
+    }
+
+    /// The name of an object, in the namespace that is meant if its kind has one.
+    pub(crate) fn reference(&self, kind: &Kind, name: &str) -> Reference {
+        Reference {
+            kind: kind.qualified(),
+            namespace: kind.namespaced.then(|| self.namespace().to_owned()),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The objects of a kind.
+    pub(crate) fn selection(&self, kind: &Kind, filter: &Filter, shape: Shape) -> Selection {
+        Selection {
+            kind: kind.qualified(),
+            namespace: (kind.namespaced && !filter.all_namespaces).then(|| self.namespace().to_owned()),
+            labels: filter.labels.clone(),
+            fields: filter.fields.clone(),
+            shape,
+            read: filter.read(),
+        }
+    }
+
+    /// Asks for one object.
+    pub(crate) async fn get(&self, kind: &Kind, name: &str, read: Read) -> Result<Object, Refusal> {
+        let request = Request::Get { object: self.reference(kind, name), read };
+        match self.client.ask(request.clone()).await? {
+            Answer::Objects { objects, .. } => match objects.first() {
+                Some(document) => output::read(document),
+                None => Err(unexpected(&request, "no object")),
+            },
+            answer => Err(unexpected(&request, &format!("{answer:?}"))),
+        }
+    }
+
+    /// Asks for the objects of a kind.
+    pub(crate) async fn list(&self, kind: &Kind, filter: &Filter) -> Result<(Revision, Vec<Object>), Refusal> {
+        let request = Request::List(self.selection(kind, filter, Shape::Objects));
+        let (mut at, mut all) = (Revision(0), Vec::new());
+        for answer in self.client.ask_for_all(request.clone()).await? {
+            let Answer::Objects { revision, objects } = answer else {
+                return Err(unexpected(&request, &format!("{answer:?}")));
+            };
+            at = revision;
+            for document in &objects {
+                all.push(output::read(document)?);
+            }
+        }
+        Ok((at, all))
+    }
+
+    /// Asks for the table of a kind.
+    pub(crate) async fn table(&self, kind: &Kind, filter: &Filter) -> Result<Table, Refusal> {
+        let request = Request::List(self.selection(kind, filter, Shape::Table));
+        let mut whole = Table { columns: Vec::new(), rows: Vec::new() };
+        for answer in self.client.ask_for_all(request.clone()).await? {
+            let Answer::Table(part) = answer else {
+                return Err(unexpected(&request, &format!("{answer:?}")));
+            };
+            if whole.columns.is_empty() {
+                whole.columns = part.columns;
+            }
+            whole.rows.extend(part.rows);
+        }
+        Ok(whole)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use quorate_proto::{
+        refusal::{Reason, Refusal},
+        request::{Answer, TableColumn, TableRow},
+        world::{Instant, Timestamp},
+    };
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{client::tests::Recorded, failure::Failure};
+
+    /// Noon of the first day of 2027, for ever.
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now(&self) -> Instant {
+            Instant::default()
+        }
+
+        fn wall(&self) -> Timestamp {
+            "2027-01-01T12:00:00Z".parse().unwrap()
+        }
+    }
+
+    /// What a command printed, as a person sees it: answers, then talk, then why it failed and the exit code.
+    pub(crate) async fn run(
+        recorded: &Arc<Recorded>,
+        command: impl AsyncFnOnce(&mut Session<'_>) -> Result<(), Failure>,
+    ) -> String {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut session = Session {
+            client: recorded.client(),
+            named_namespace: None,
+            default_namespace: "default".to_owned(),
+            clock: Arc::new(Noon),
+            console: Console { out: &mut out, err: &mut err },
+        };
+        let result = command(&mut session).await;
+        let mut printed = String::from_utf8(out).unwrap();
+        for line in String::from_utf8(err).unwrap().lines() {
+            printed.push_str(&format!("[stderr] {line}\n"));
+        }
+        if let Err(failure) = result {
+            printed.push_str(&format!("{failure}\n[exit code {}]\n", failure.exit_code()));
+        }
+        printed
+    }
+
+    pub(crate) fn document(value: &Value) -> quorate_proto::txn::Document {
+        Object::from_value(value.clone()).unwrap().to_document()
+    }
+
+    pub(crate) fn objects(values: &[Value]) -> Answer {
+        Answer::Objects { revision: Revision(42), objects: values.iter().map(document).collect() }
+    }
+
+    /// A table; columns that begin with `+` are only shown by `-o wide`.
+    pub(crate) fn table(columns: &[&str], rows: &[&[&str]]) -> Answer {
+        let columns: Vec<_> = columns
+            .iter()
+            .map(|name| TableColumn { name: name.trim_start_matches('+').to_owned(), wide: name.starts_with('+') })
+            .collect();
+        let rows = rows.iter().map(|cells| TableRow {
+            namespace: "default".to_owned(),
+            name: cells[0].to_owned(),
+            cells: cells.iter().map(|cell| (*cell).to_owned()).collect(),
+        });
+        Answer::Table(Table { columns, rows: rows.collect() })
+    }
+
+    pub(crate) fn not_found(what: &str) -> Refusal {
+        Refusal::new(Reason::NotFound, format!("{what} was not found"), "there is no such object")
+    }
+}
