@@ -13,7 +13,7 @@ mod table;
 use crate::kinds::{Access, KINDS, Kind};
 
 pub(crate) use self::path::{one_line, shown};
-use self::table::{TABLE, TypeRow};
+use self::table::{Rule, TABLE, TypeRow};
 pub use self::{
     check::{MAX_PROBLEMS, Problem, Warning, check},
     path::{Path, Step},
@@ -23,7 +23,8 @@ pub use self::{
 /// A field of a kind, as `quorate check` and the documentation list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Its path from the object's root: `spec.containers[].image`; `[]` stands for any item of a list.
+    /// Its path from the object's root: `spec.containers[].image`. `[]` stands for any item of a list, `[x…]` for any key of a map
+    /// that begins with x.
     pub path: String,
     /// The type, as `schema/fields.txt` writes it: `string`, `[Container]`, `{quantity}`.
     pub type_name: String,
@@ -39,6 +40,13 @@ pub struct Field {
     pub reason: &'static str,
 }
 
+impl Field {
+    const fn of(path: String, type_name: String, required: bool, rule: &'static Rule) -> Self {
+        let Rule { label, unless, beside, reason, .. } = rule;
+        Self { path, type_name, required, label: *label, unless: unless.as_slice(), beside: *beside, reason }
+    }
+}
+
 /// The kinds that have a schema: all that are served.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().copied().filter(|kind| kind.access != Access::Internal)
@@ -50,17 +58,11 @@ pub fn fields(kind: &Kind) -> Vec<Field> {
     fn below(path: &str, row: &'static TypeRow, fields: &mut Vec<Field>) {
         for (name, field) in &row.fields {
             let mut path = if path.is_empty() { (*name).to_owned() } else { format!("{path}.{name}") };
-            let rule = &field.rule;
-            fields.push(Field {
-                path: path.clone(),
-                type_name: field.type_.to_string(),
-                required: field.required,
-                label: rule.label,
-                unless: &rule.unless,
-                beside: rule.beside,
-                reason: rule.reason,
-            });
-            if rule.label == Label::Honoured
+            fields.push(Field::of(path.clone(), field.type_.to_string(), field.required, &field.rule));
+            for (prefix, rule) in field.keys.iter().rev() {
+                fields.push(Field::of(format!("{path}[{prefix}…]"), Type::String.to_string(), false, rule));
+            }
+            if field.rule.label == Label::Honoured
                 && let Some((name, suffix)) = field.type_.innermost()
                 && let Some(row) = TABLE.types.get(name)
             {

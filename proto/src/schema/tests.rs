@@ -9,10 +9,7 @@ use crate::{
     object::Object,
 };
 
-use super::{
-    table::{Rule, Table},
-    *,
-};
+use super::{table::Table, *};
 
 const LABELS: &str = include_str!("labels.txt");
 
@@ -409,6 +406,7 @@ fn all_fields_of_a_kind_are_listed_down_to_the_first_that_is_not_honoured() {
     assert_eq!(listed["spec.securityContext.runAsNonRoot"].beside, Some("runAsUser"));
     assert_eq!(listed["spec.containers[].lifecycle"].reason, "hooks are not called");
     assert!(!listed.contains_key("spec.containers[].lifecycle.preStop"));
+    assert_eq!(listed["metadata.labels[pod-security.kubernetes.io/enforce…]"].label, Label::Refused);
     for kind in kinds() {
         assert!(fields(kind).iter().any(|field| field.path == "metadata.name"), "{}", kind.kind);
     }
