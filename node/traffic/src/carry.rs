@@ -2,7 +2,8 @@
 //!
 //! A side that has said all it has to say is shut down for writing and may still listen; a side that breaks breaks the other.
 //!
-//! Invariant: an end is only passed on when it was read as an end. Everything else leaves a TCP socket reset and a stream unfinished.
+//! Invariant: an end is only passed on when it was read as an end. A TCP socket that is dropped before is reset, whatever the reason, and
+//! a stream that is dropped before is unfinished.
 
 use std::{
     io,
@@ -34,39 +35,44 @@ pub(crate) enum Broken {
     Idle(Duration),
 }
 
-/// Prepares a TCP side: what is small leaves at once, and a peer that vanished is noticed.
+/// Prepares a TCP side: what is small leaves at once, a peer that vanished is noticed, and one that is dropped is told so.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    reset_when_dropped(stream)?;
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
-/// Copies both ways between the client's or pod's TCP connection and the far side. A connection that breaks leaves `near` to be reset
-/// when it is dropped.
+/// Has the peer told that the connection broke, as soon as the socket is dropped.
+pub(crate) fn reset_when_dropped(stream: &TcpStream) -> io::Result<()> {
+    stream.set_zero_linger()
+}
+
+/// Copies both ways between a prepared TCP connection and a prepared pod of this node.
+pub(crate) async fn carry_to_pod(near: &mut TcpStream, pod: &mut TcpStream, idle: Duration) -> Result<(), Broken> {
+    carry(near, pod.split(), idle).await?;
+    finished(pod)
+}
+
+/// Copies both ways between a prepared TCP connection and the far side.
 pub(crate) async fn carry(
     near: &mut TcpStream,
-    far: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    (mut far_read, mut far_write): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     idle: Duration,
 ) -> Result<(), Broken> {
-    let (mut far_read, mut far_write) = far;
     let moved = AtomicU64::new(0);
     let (mut near_read, mut near_write) = near.split();
     let there = one_way(&mut near_read, &mut far_write, &moved);
     let back = one_way(&mut far_read, &mut near_write, &moved);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = async { tokio::try_join!(there, back) } => ended.map(drop).map_err(Broken::Side),
         () = until_idle(&moved, idle) => Err(Broken::Idle(idle)),
-    };
-    if ended.is_err() {
-        reset(near);
-    }
-    ended
+    }?;
+    finished(near)
 }
 
-/// Has the peer told that the connection broke, as soon as the socket is dropped.
-pub(crate) fn reset(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "a broken connection will look like a finished one to its client");
-    }
+/// Both sides are done: what is still on its way arrives after the socket is dropped.
+fn finished(stream: &TcpStream) -> Result<(), Broken> {
+    SockRef::from(stream).set_linger(None).map_err(Broken::Side)
 }
 
 async fn one_way(

@@ -2,15 +2,15 @@
 //!
 //! Invariant: another node reaches pods of this node that are behind a service, and nothing else here.
 
-use std::{error::Error, io, net::SocketAddrV4, sync::Arc};
+use std::{error::Error, io, net::SocketAddrV4, sync::Arc, time::Duration};
 
 use quorate_proto::endpoints::Protocol;
 use thiserror::Error;
-use tokio::{io::AsyncWriteExt as _, time::timeout};
+use tokio::{io::AsyncWriteExt as _, sync::watch, time::timeout};
 
 use crate::{
     carrier::{Receiver, Sender},
-    carry::{Broken, carry, reset},
+    carry::carry,
     config::Limits,
     datagrams::{Sink, Source, relay},
     dial::{Far, dial_pod},
@@ -18,6 +18,9 @@ use crate::{
     loads::Loads,
     table::Table,
 };
+
+/// How much later than its caller this node may learn that one of its pods is ready.
+const LAG: Duration = Duration::from_millis(250);
 
 /// Why a stream of another node was not carried to its end.
 #[derive(Debug, Error)]
@@ -63,7 +66,7 @@ pub enum DeliverError {
 /// Carries a stream that a node opened. The caller's name is the authenticated one, not one the stream claims.
 pub(crate) async fn deliver(
     limits: &Limits,
-    table: &Arc<Table>,
+    tables: &watch::Sender<Arc<Table>>,
     streams: &Loads<String>,
     caller: &str,
     mut send: Sender,
@@ -82,7 +85,7 @@ pub(crate) async fn deliver(
     let load = streams.add(caller(), limits.streams_per_peer);
     let dialled = if load.is_none() {
         Err((Status::TooMany, None))
-    } else if !table.is_ours(protocol, endpoint) {
+    } else if !is_ours(tables, protocol, endpoint).await {
         Err((Status::NotHere, None))
     } else {
         match timeout(limits.dial, dial_pod(protocol, endpoint)).await {
@@ -100,11 +103,7 @@ pub(crate) async fn deliver(
     tracing::trace!(flow = id, %source, %namespace, %service, %endpoint, %status, "a stream was answered");
     match dialled {
         Ok(Far::Tcp(mut pod)) => {
-            let carried: Result<(), Broken> = carry(&mut pod, (receive, send), limits.idle).await;
-            if carried.is_err() {
-                reset(&pod);
-            }
-            carried.map_err(|error| broken(error.into()))
+            carry(&mut pod, (receive, send), limits.idle).await.map_err(|error| broken(error.into()))
         }
         Ok(Far::Udp(pod)) => {
             let pod = Arc::new(pod);
@@ -119,4 +118,10 @@ pub(crate) async fn deliver(
             Err(DeliverError::Refused { caller: caller(), endpoint, status, source })
         }
     }
+}
+
+/// Whether a pod of this node listens there, or will as soon as this node hears what its caller has heard.
+async fn is_ours(tables: &watch::Sender<Arc<Table>>, protocol: Protocol, endpoint: SocketAddrV4) -> bool {
+    let mut tables = tables.subscribe();
+    timeout(LAG, tables.wait_for(|table| table.is_ours(protocol, endpoint))).await.is_ok_and(|heard| heard.is_ok())
 }

