@@ -86,3 +86,6 @@ fn without_node(objects: &snapshot::Snapshot, pod: &Object) -> Option<Txn> {
         None => is_terminating(pod).then(Txn::new),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use quorate_proto::{
     world::{Instant, Random, Timestamp},
 };
 
-use crate::{collect, evict, expire, namespace, node_lifecycle, replicaset, schedule};
+use crate::{collect, deployment, evict, expire, namespace, node_lifecycle, replicaset, schedule};
 
 /// What is known when deciding: the agreed objects, and what this leader heard itself.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +95,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("collect", collect::collect),
     ("node_lifecycle", node_lifecycle::watch_nodes),
     ("evict", evict::evict),
+    ("deployment", deployment::roll_out),
     ("replicaset", replicaset::keep_replicas),
     ("schedule", schedule::schedule),
     ("expire", expire::expire),
@@ -122,3 +123,6 @@ pub fn decide(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision {
     }
     merged
 }
+
+#[cfg(test)]
+mod tests;

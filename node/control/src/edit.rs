@@ -75,11 +75,7 @@ pub(crate) fn set_condition(object: &mut Object, wanted: Condition<'_>, wall: Ti
 
 /// Writes `changed` over what was stored, if it differs.
 pub(crate) fn update(txn: Txn, stored: &Stored, changed: &Object) -> Txn {
-    if *changed == stored.object {
-        txn
-    } else {
-        txn.update(stored.key.clone(), stored.modified, changed.to_document())
-    }
+    if *changed == stored.object { txn } else { txn.update(stored.key.clone(), stored.modified, changed.to_document()) }
 }
 
 /// Changes the spec of an object that has a generation, which then rises.
@@ -102,4 +98,14 @@ pub(crate) fn delete(txn: Txn, stored: &Stored, wall: Timestamp) -> Txn {
     let mut leaving = stored.object.clone();
     leaving.merge(&json!({"metadata": {"deletionTimestamp": rfc3339(wall), "deletionGracePeriodSeconds": 0}}));
     update(txn, stored, &leaving)
+}
+
+/// Sets a time in a condition that is there.
+pub(crate) fn touch_condition(object: &mut Object, condition: &str, field: &str, wall: Timestamp) {
+    let mut conditions = items(object, &["status", "conditions"]).to_vec();
+    let found = conditions.iter_mut().find(|found| found.get("type").and_then(Value::as_str) == Some(condition));
+    if let Some(Value::Object(found)) = found {
+        found.insert(field.to_owned(), rfc3339(wall).into());
+        object.set(&["status", "conditions"], conditions);
+    }
 }

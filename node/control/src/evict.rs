@@ -37,11 +37,16 @@ pub(crate) fn evict(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision {
     }
     let cut_off = Silence::listen(snapshot, moment).cut_off;
     for pod in snapshot.objects.list(&PODS) {
-        let Some((node, taints)) = node_name(&pod.object).and_then(|node| tainted.get_key_value(node)) else { continue };
+        let Some((node, taints)) = node_name(&pod.object).and_then(|node| tainted.get_key_value(node)) else {
+            continue;
+        };
         let unreachable = taints.iter().any(|taint| taint.key == UNREACHABLE);
         if is_terminating(&pod.object) {
             if unreachable {
-                decision.explain(&pod.key, format!("{node} is not heard: the pod ends when the node returns or is deleted"));
+                decision.explain(
+                    &pod.key,
+                    format!("{node} is not heard: the pod ends when the node returns or is deleted"),
+                );
             }
             continue;
         }
@@ -93,3 +98,6 @@ fn mark_not_ready(pod: &Stored, node: &str, wall: Timestamp) -> Txn {
     set_condition(&mut changed, condition, wall);
     update(Txn::new(), pod, &changed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,10 @@ const PAUSE: Duration = Duration::from_secs(60);
 pub(crate) fn expire(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision {
     let mut decision = Decision::default();
     let lifetime = snapshot.settings.event_lifetime;
-    let tokens = snapshot.objects.list(&JOINTOKENS).filter_map(|token| Some((token, time(&token.object, &["spec", "expires"])?)));
+    let tokens = snapshot
+        .objects
+        .list(&JOINTOKENS)
+        .filter_map(|token| Some((token, time(&token.object, &["spec", "expires"])?)));
     let events = snapshot.objects.list(&EVENTS).filter_map(|event| {
         let seen = last_seen(&event.object)?;
         Some((event, seen.checked_add(lifetime).unwrap_or(Timestamp::MAX)))
@@ -61,3 +64,6 @@ fn last_seen(event: &Object) -> Option<Timestamp> {
     ];
     fields.iter().find_map(|path| time(event, path))
 }
+
+#[cfg(test)]
+mod tests;

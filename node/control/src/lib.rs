@@ -9,6 +9,7 @@
 
 mod collect;
 mod decision;
+mod deployment;
 mod edit;
 mod evict;
 mod expire;
@@ -21,5 +22,7 @@ mod schedule;
 mod silence;
 mod taint;
 
+#[cfg(test)]
+mod cluster;
 
 pub use self::decision::{CONTROLLERS, Controller, Decision, Moment, Settings, Snapshot, decide};

@@ -33,7 +33,11 @@ pub(crate) fn end_namespaces(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> De
                 decision.propose(batch.iter().fold(Txn::new(), |txn, stored| end(txn, stored)));
             }
             if !contents.is_empty() {
-                left.push(format!("{} {}", contents.len(), if contents.len() == 1 { kind.singular } else { kind.plural }));
+                left.push(format!(
+                    "{} {}",
+                    contents.len(),
+                    if contents.len() == 1 { kind.singular } else { kind.plural }
+                ));
             }
         }
         if left.is_empty() {
@@ -44,3 +48,6 @@ pub(crate) fn end_namespaces(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> De
     }
     decision
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,9 +50,12 @@ pub(crate) fn watch_nodes(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decis
                     decision.wake_at(later(moment.now, wait));
                 }
             } else {
-                for (key, effect) in
-                    [(UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE), (NOT_READY, NO_SCHEDULE), (NOT_READY, NO_EXECUTE)]
-                {
+                for (key, effect) in [
+                    (UNREACHABLE, NO_SCHEDULE),
+                    (UNREACHABLE, NO_EXECUTE),
+                    (NOT_READY, NO_SCHEDULE),
+                    (NOT_READY, NO_EXECUTE),
+                ] {
                     taint::remove(&mut node, key, effect);
                 }
             }
@@ -88,7 +91,8 @@ fn mark_not_ready(node: &mut Object, unknown_after: Duration, cut_off: bool, wal
         .and_then(|taint| taint.get("timeAdded"))
         .and_then(Value::as_str)
         .and_then(|text| text.parse::<Timestamp>().ok());
-    let lasted = since.map_or(unknown_after, |since| Duration::try_from(wall.duration_since(since)).unwrap_or_default());
+    let lasted =
+        since.map_or(unknown_after, |since| Duration::try_from(wall.duration_since(since)).unwrap_or_default());
     let ended = taint::find(node, NOT_READY, NO_EXECUTE).is_some();
     match unknown_after.checked_sub(lasted) {
         _ if ended || cut_off => None,
@@ -99,3 +103,6 @@ fn mark_not_ready(node: &mut Object, unknown_after: Duration, cut_off: bool, wal
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

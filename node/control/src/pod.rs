@@ -67,7 +67,6 @@ pub(crate) fn end(txn: Txn, pod: &Stored, wall: Timestamp) -> Txn {
     let grace = number(&pod.object, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE).max(0);
     let gone = wall.checked_add(Duration::from_secs(grace.unsigned_abs())).unwrap_or(wall);
     let mut leaving = pod.object.clone();
-    leaving
-        .merge(&json!({"metadata": {"deletionTimestamp": rfc3339(gone), "deletionGracePeriodSeconds": grace}}));
+    leaving.merge(&json!({"metadata": {"deletionTimestamp": rfc3339(gone), "deletionGracePeriodSeconds": grace}}));
     update(txn, pod, &leaving)
 }

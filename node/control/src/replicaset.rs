@@ -9,8 +9,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use quorate_proto::{
-    kinds::{PODS, REPLICASETS},
     k8s::apimachinery::pkg::apis::meta::v1::LabelSelector,
+    kinds::{PODS, REPLICASETS},
     object::Object,
     selector::Selector,
     snapshot::Stored,
@@ -66,7 +66,8 @@ fn orphans<'a>(snapshot: &Snapshot<'a>) -> BTreeMap<&'a str, Vec<&'a Stored>> {
 fn selector(set: &Object) -> Result<Selector, String> {
     let selector: LabelSelector =
         view(set, &["spec", "selector"]).map_err(|error| format!("its selector cannot be read: {error}"))?;
-    let selector = Selector::of_label_selector(&selector).map_err(|error| format!("its selector is refused: {error}"))?;
+    let selector =
+        Selector::of_label_selector(&selector).map_err(|error| format!("its selector is refused: {error}"))?;
     if selector.is_empty() { Err("its selector is empty and would take every pod".to_owned()) } else { Ok(selector) }
 }
 
@@ -106,7 +107,10 @@ fn keep<'a>(
         let missing = (desired - active.len()).min(STEP);
         (txn, made) = make(set, missing, moment);
         if made == 0 {
-            decision.explain(&set.key, format!("one pod and the set are together larger than a transaction of {MAX_TXN} bytes"));
+            decision.explain(
+                &set.key,
+                format!("one pod and the set are together larger than a transaction of {MAX_TXN} bytes"),
+            );
         }
     }
     active.retain(|pod| !ended.contains(&pod.object.name()));
@@ -144,7 +148,9 @@ fn new_pod(set: &Object, moment: &Moment<'_>) -> Object {
     }
     let stem = format!("{stem}-");
     let mut pod = set.clone();
-    pod.merge(&json!({"apiVersion": PODS.api_version(), "kind": PODS.kind, "metadata": null, "spec": null, "status": null}));
+    pod.merge(
+        &json!({"apiVersion": PODS.api_version(), "kind": PODS.kind, "metadata": null, "spec": null, "status": null}),
+    );
     for (path, default) in [("metadata", json!({})), ("spec", json!({}))] {
         pod.set(&[path], set.at(&["spec", "template", path]).cloned().unwrap_or(default));
     }
@@ -218,3 +224,5 @@ fn with_status(set: &Object, active: &[&Stored], made: usize, moment: &Moment<'_
     changed
 }
 
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,7 @@
 //!
 //! Invariant: a pod is bound once and never moved; no node gets more than its `status.allocatable`.
 
-use quorate_proto::{
-    kinds::PODS,
-    snapshot::Stored,
-    txn::Txn,
-};
+use quorate_proto::{kinds::PODS, snapshot::Stored, txn::Txn};
 
 use self::{filter::Misfits, wanted::Wanted};
 use crate::{
@@ -98,3 +94,5 @@ fn cannot_bind(pod: &Stored, message: &str, moment: &Moment<'_>) -> Txn {
     update(Txn::new(), pod, &waiting)
 }
 
+#[cfg(test)]
+mod tests;

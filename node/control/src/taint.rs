@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_toleration_accepts_what_it_accepts_in_kubernetes() {
-        let taint: Taint = serde_json::from_value(json!({"key": "disk", "value": "slow", "effect": "NoExecute"})).unwrap();
+        let taint: Taint =
+            serde_json::from_value(json!({"key": "disk", "value": "slow", "effect": "NoExecute"})).unwrap();
         let accepts = |toleration: Value| tolerates(&serde_json::from_value(toleration).unwrap(), &taint);
         for toleration in [
             json!({"operator": "Exists"}),

@@ -14,7 +14,8 @@ use crate::{
 
 /// Sorts the pods to end first before the others (`ActivePodsWithRanks` in Kubernetes): not bound; not running; not ready; cheap to delete
 /// by its annotation; crowded on its node; ready for a shorter time; restarted more often; newer.
-pub(super) type Usefulness = (bool, u8, bool, i64, Reverse<usize>, Reverse<String>, Reverse<u64>, Reverse<Revision>, String);
+pub(super) type Usefulness =
+    (bool, u8, bool, i64, Reverse<usize>, Reverse<String>, Reverse<u64>, Reverse<Revision>, String);
 
 pub(super) fn usefulness(pod: &Stored, per_node: &BTreeMap<String, usize>) -> Usefulness {
     let object = &pod.object;

@@ -40,7 +40,9 @@ pub(super) fn misfit(wanted: &Wanted, node: &Candidate<'_>) -> Option<Misfit> {
             return Some(Misfit::NotReady); // the node has just become ready, its taint is about to go
         }
         let value = taint.value.as_deref().filter(|value| !value.is_empty());
-        return Some(Misfit::Tainted(value.map_or_else(|| taint.key.clone(), |value| format!("{}={value}", taint.key))));
+        return Some(Misfit::Tainted(
+            value.map_or_else(|| taint.key.clone(), |value| format!("{}={value}", taint.key)),
+        ));
     }
     if !wanted.selector.selects(node.node) {
         return Some(Misfit::NotSelected);

@@ -82,7 +82,8 @@ impl<'a> Candidate<'a> {
     /// it then is in thousandths, and its name.
     pub(super) fn score(&self, wanted: &Wanted) -> (usize, usize, i64, &'a str) {
         let unwelcome = self.taints.iter().filter(|taint| {
-            taint.effect == PREFER_NO_SCHEDULE && !wanted.tolerations.iter().any(|toleration| tolerates(toleration, taint))
+            taint.effect == PREFER_NO_SCHEDULE
+                && !wanted.tolerations.iter().any(|toleration| tolerates(toleration, taint))
         });
         let siblings = wanted.controller.as_ref().and_then(|controller| self.siblings.get(controller));
         let share = |name: &str| {
