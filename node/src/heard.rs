@@ -20,7 +20,7 @@ const NOTABLE: Duration = Duration::from_secs(3);
 
 /// Who was heard when.
 #[derive(Debug)]
-pub struct Heard {
+pub(crate) struct Heard {
     last: Mutex<BTreeMap<String, Instant>>,
     returned: Nudge,
 }
@@ -28,12 +28,12 @@ pub struct Heard {
 impl Heard {
     /// Nobody was heard yet; `returned` is nudged when a node is heard after a silence.
     #[must_use]
-    pub const fn new(returned: Nudge) -> Self {
+    pub(crate) const fn new(returned: Nudge) -> Self {
         Self { last: Mutex::new(BTreeMap::new()), returned }
     }
 
     /// A node was heard.
-    pub fn hear(&self, node: &str, now: Instant) {
+    pub(crate) fn hear(&self, node: &str, now: Instant) {
         let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), now);
         if before.is_none_or(|before| now.since(before) >= NOTABLE) {
             self.returned.nudge();
@@ -42,7 +42,7 @@ impl Heard {
 
     /// When each node was last heard.
     #[must_use]
-    pub fn last(&self) -> BTreeMap<String, Instant> {
+    pub(crate) fn last(&self) -> BTreeMap<String, Instant> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

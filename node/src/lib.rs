@@ -4,12 +4,32 @@
 //!
 //! Invariant: this crate owns time, tasks and shutdown: parts are built in order and stopped in reverse.
 
+pub mod daemon;
 pub mod links;
-pub mod loops;
+pub mod node;
+pub mod registration;
+pub mod secrets;
 pub mod settings;
 pub mod world;
 
+mod addresses;
+mod admission;
+mod carrier;
+mod cluster;
+mod derived;
+mod desired;
+mod founding;
 mod heard;
-mod machine;
+mod heartbeat;
+mod home;
+mod leading;
+mod loops;
+mod mesh_links;
 mod node_status;
-mod registration;
+mod raft_network;
+mod replica;
+mod reporter;
+mod serve;
+mod socket;
+mod tokens;
+mod voters;

@@ -83,12 +83,7 @@ pub enum LinkError {
 ///
 /// # Errors
 /// If the node cannot be reached or the stream breaks at once.
-pub async fn open(
-    links: &dyn Links,
-    to: NodeId,
-    lane: Lane,
-    opening: Opening,
-) -> Result<(Writer, Reader), LinkError> {
+pub async fn open(links: &dyn Links, to: NodeId, lane: Lane, opening: Opening) -> Result<(Writer, Reader), LinkError> {
     let (mut writer, reader) = links.open(to, lane).await?;
     send(&mut writer, &opening, wire::cap::CONTROL).await?;
     Ok((writer, reader))

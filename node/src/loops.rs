@@ -15,27 +15,27 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The newest snapshot of this node, as it is replaced.
-pub type Snapshots = watch::Receiver<Arc<Snapshot>>;
+pub(crate) type Snapshots = watch::Receiver<Arc<Snapshot>>;
 
 /// What wakes a loop besides snapshots: a counter that is raised.
 #[derive(Debug, Clone)]
-pub struct Nudge(watch::Sender<u64>);
+pub(crate) struct Nudge(watch::Sender<u64>);
 
 impl Nudge {
     /// Nobody is nudged yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(watch::Sender::new(0))
     }
 
     /// Wakes every loop that listens.
-    pub fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         self.0.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Listens from now on.
     #[must_use]
-    pub fn listen(&self) -> watch::Receiver<u64> {
+    pub(crate) fn listen(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }
 }
@@ -47,7 +47,7 @@ impl Default for Nudge {
 }
 
 /// Runs passes until the token is cancelled or the snapshots end.
-pub async fn run<Pass>(
+pub(crate) async fn run<Pass>(
     mut snapshots: Snapshots,
     mut nudges: watch::Receiver<u64>,
     clock: Arc<dyn Clock>,
@@ -74,7 +74,7 @@ pub async fn run<Pass>(
 }
 
 /// Sleeps until a deadline on the process' own clock; for ever without one.
-pub async fn sleep_until(clock: &dyn Clock, deadline: Option<Instant>) {
+pub(crate) async fn sleep_until(clock: &dyn Clock, deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep(deadline.since(clock.now())).await,
         None => std::future::pending().await,

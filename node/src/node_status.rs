@@ -2,60 +2,60 @@
 //!
 //! Invariant: what is told is told only when it changed; times in it are those of changes, never of the telling.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
+use quorate_agent::Info;
 use quorate_proto::{
     object::Object,
     world::{Timestamp, rfc3339},
 };
 use serde_json::{Value, json};
 
-use crate::machine::Machine;
-
 /// How many pods a node takes at most, as Kubernetes has it.
 const MAX_PODS: u32 = 110;
 
 /// What a node knows of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnState<'a> {
-    /// The machine.
-    pub machine: &'a Machine,
-    /// Where the node can be reached, best first.
-    pub addresses: &'a [IpAddr],
-    /// The one port.
-    pub port: u16,
-    /// `docker://20.10.24`, `simulated://1`.
-    pub runtime: &'a str,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnState<'a> {
+    /// The host's name.
+    pub hostname: &'a str,
+    /// Where the node can be reached, best first; all on the one port.
+    pub addresses: &'a [SocketAddr],
+    /// What runs its containers and what the machine has; `None` before that was known.
+    pub info: Option<&'a Info>,
     /// Why the node cannot run pods now, if it cannot.
     pub trouble: Option<&'a str>,
 }
 
 /// The merge patch of `status` that makes the node object say what is so; `None` if it says so already.
 #[must_use]
-pub fn patch(node: &Object, own: &OwnState<'_>, wall: Timestamp) -> Option<Value> {
-    let resources = json!({
-        "cpu": own.machine.cpus.to_string(),
-        "memory": format!("{}Ki", own.machine.memory / 1024),
-        "pods": MAX_PODS.to_string(),
-    });
-    let mut addresses: Vec<Value> =
-        own.addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.to_string()})).collect();
-    addresses.push(json!({"type": "Hostname", "address": own.machine.hostname}));
-    let wanted = json!({
+pub(crate) fn patch(node: &Object, own: &OwnState<'_>, wall: Timestamp) -> Option<Value> {
+    let told = own.addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.ip().to_string()}));
+    let addresses: Vec<Value> = told.chain([json!({"type": "Hostname", "address": own.hostname})]).collect();
+    let mut wanted = json!({
         "addresses": addresses,
-        "allocatable": resources,
-        "capacity": resources,
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": own.port}},
-        "nodeInfo": {
-            "architecture": own.machine.architecture,
-            "containerRuntimeVersion": own.runtime,
-            "kernelVersion": own.machine.kernel_version,
-            "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION")),
-            "operatingSystem": "linux",
-            "osImage": own.machine.os_image,
-        },
         "conditions": conditions(node, own.trouble, wall),
     });
+    if let Some(address) = own.addresses.first() {
+        wanted["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": address.port()}});
+    }
+    if let Some(info) = own.info {
+        let resources = json!({
+            "cpu": info.cpus.to_string(),
+            "memory": format!("{}Ki", info.memory / 1024),
+            "pods": MAX_PODS.to_string(),
+        });
+        wanted["allocatable"] = resources.clone();
+        wanted["capacity"] = resources;
+        wanted["nodeInfo"] = json!({
+            "architecture": info.architecture,
+            "containerRuntimeVersion": info.version,
+            "kernelVersion": info.kernel,
+            "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION")),
+            "operatingSystem": "linux",
+            "osImage": info.os_image,
+        });
+    }
     let mut changed = node.clone();
     changed.merge(&json!({ "status": wanted }));
     (changed != *node).then_some(wanted)
@@ -84,12 +84,12 @@ fn conditions(node: &Object, trouble: Option<&str>, wall: Timestamp) -> Vec<Valu
 mod tests {
     use super::*;
 
-    fn machine() -> Machine {
-        Machine {
-            hostname: "box".to_owned(),
+    fn info() -> Info {
+        Info {
+            version: "docker://20.10.24".to_owned(),
+            kernel: "6.1".to_owned(),
             os_image: "Debian".to_owned(),
-            kernel_version: "6.1".to_owned(),
-            architecture: "amd64",
+            architecture: "amd64".to_owned(),
             cpus: 4,
             memory: 8 << 30,
         }
@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_node_tells_itself_once_and_again_only_when_something_changed() {
-        let (machine, mut node) = (machine(), node());
-        let addresses = ["10.99.0.1".parse().unwrap()];
-        let well = OwnState { machine: &machine, addresses: &addresses, port: 7443, runtime: "docker://20.10.24", trouble: None };
+        let (info, mut node) = (info(), node());
+        let addresses = ["10.99.0.1:7443".parse().unwrap()];
+        let well = OwnState { hostname: "box", addresses: &addresses, info: Some(&info), trouble: None };
         let status = patch(&node, &well, at(0)).unwrap();
         node.merge(&json!({ "status": status }));
         assert!(node.is_true("Ready"));
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn what_others_say_of_the_node_stays() {
-        let (machine, mut node) = (machine(), node());
+        let mut node = node();
         node.merge(&json!({"status": {"conditions": [{"type": "DiskPressure", "status": "False"}]}}));
-        let own = OwnState { machine: &machine, addresses: &[], port: 7443, runtime: "simulated://1", trouble: None };
+        let own = OwnState { hostname: "box", addresses: &[], info: None, trouble: None };
         let status = patch(&node, &own, at(0)).unwrap();
         assert_eq!(status["conditions"][0]["type"], "DiskPressure");
     }

@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use quorate_mesh::join::refuse;
 use quorate_proto::{
     ids::{ClusterId, NodeId},
     kinds::{ADDRESSES, JOINTOKENS, NAMESPACES, NODES},
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::settings::{ClusterSettings, NODE_PREFIX};
 
-/// The annotation that names the token a node joined with.
+/// The annotation that names the token a node joined with, and the hash of the request it joined by.
 const JOINED_WITH: &str = "quorate.dev/joined-with";
 
 /// What is refused when a machine does not join.
@@ -34,11 +35,21 @@ pub struct Candidate<'a> {
     pub wanted_name: &'a str,
     /// The id of the token it proved to know.
     pub token: &'a str,
+    /// The hash of its request, key included: a retry has the same, and nobody else can.
+    pub request: &'a str,
+}
+
+impl Candidate<'_> {
+    fn joined_with(&self) -> String {
+        format!("{} {}", self.token, self.request)
+    }
 }
 
 /// A machine's place in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
+    /// Who it is.
+    pub node: NodeId,
     /// Its name.
     pub name: String,
     /// Its part of the pod range.
@@ -60,18 +71,14 @@ pub struct Moment<'a> {
 /// # Errors
 /// If there is no such token, it is spent or its time is over. Whether its secret was known is to be checked before.
 pub fn usable_token<'a>(snapshot: &'a Snapshot, id: &str, wall: Timestamp) -> Result<&'a Stored, Refusal> {
-    let refuse = |because: &str| {
-        Refusal::new(Reason::Unauthorized, NOT_JOINED, because)
-            .hint("make a new token on a node of the cluster: quorate token create")
-    };
-    let stored = snapshot.find(&JOINTOKENS, None, id).ok_or_else(|| refuse("the token is not known here, or was revoked"))?;
+    let stored = snapshot.find(&JOINTOKENS, None, id).ok_or_else(refuse::unknown_token)?;
     let expires = stored.object.text(&["spec", "expires"]).unwrap_or_default();
     match expires.parse::<Timestamp>() {
-        Ok(expires) if expires > wall => {}
-        _ => return Err(refuse(&format!("the token expired at {expires}"))),
+        Ok(time) if time > wall => {}
+        _ => return Err(refuse::expired(expires)),
     }
     if uses_left(stored) == 0 {
-        return Err(refuse("the token was used as often as it may be"));
+        return Err(refuse::spent());
     }
     Ok(stored)
 }
@@ -80,15 +87,13 @@ fn uses_left(token: &Stored) -> u64 {
     token.object.at(&["spec", "usesLeft"]).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// Finds the registration of a machine that has joined already with this token: what a retry is answered with.
+/// Finds the registration of a machine whose request went through already: what a retry is answered with.
 #[must_use]
 pub fn registered(snapshot: &Snapshot, candidate: &Candidate<'_>) -> Option<Registration> {
-    let node = snapshot.list(&NODES).find(|stored| node_id(&stored.object) == Some(candidate.node))?;
-    if node.object.annotation(JOINED_WITH) != Some(candidate.token) {
-        return None;
-    }
+    let joined_with = candidate.joined_with();
+    let node = snapshot.list(&NODES).find(|stored| stored.object.annotation(JOINED_WITH) == Some(&joined_with))?;
     let pod_range = node.object.text(&["spec", "podCIDR"])?.parse().ok()?;
-    Some(Registration { name: node.object.name().to_owned(), pod_range, txn: Txn::new() })
+    Some(Registration { node: node_id(&node.object)?, name: node.object.name().to_owned(), pod_range, txn: Txn::new() })
 }
 
 /// Registers a machine and spends one use of its token.
@@ -120,7 +125,7 @@ pub fn found(
     name: &str,
     moment: &Moment<'_>,
 ) -> Result<Registration, Refusal> {
-    let candidate = Candidate { node, wanted_name: name, token: "" };
+    let candidate = Candidate { node, wanted_name: name, token: "", request: "" };
     let mut registration = place(&Snapshot::default(), settings, &candidate, moment)?;
     let cluster = settings.to_object(secrets).ok_or_else(|| internal("the cluster's settings are no object"))?;
     let namespaces = ["default", "kube-system"].map(|name| {
@@ -142,12 +147,9 @@ fn place(
     moment: &Moment<'_>,
 ) -> Result<Registration, Refusal> {
     let name = candidate.wanted_name;
-    if let Some(because) = no_name(name) {
-        return Err(Refusal::new(Reason::Invalid, NOT_JOINED, because).hint("give it one: --name n2"));
-    }
+    check_name(name)?;
     if snapshot.find(&NODES, None, name).is_some() {
-        return Err(Refusal::new(Reason::AlreadyExists, NOT_JOINED, format!("a node named `{name}` is a member already"))
-            .hint(format!("give it another name: --name {name}-2, or remove the old one: quorate delete node {name}")));
+        return Err(refuse::name_taken(name));
     }
     let pod_range = free_range(snapshot, settings)?;
     let txn = Txn::new();
@@ -158,7 +160,7 @@ fn place(
         "metadata": {
             "name": name,
             "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
-            "annotations": {JOINED_WITH: candidate.token},
+            "annotations": {JOINED_WITH: candidate.joined_with()},
         },
         "spec": {"podCIDR": pod_range.to_string(), "providerID": provider_id(settings.cluster_id, candidate.node)},
         "status": {"conditions": [{
@@ -167,7 +169,7 @@ fn place(
         }]},
     });
     let txn = create(txn, &NODES, node, moment)?;
-    Ok(Registration { name: name.to_owned(), pod_range, txn })
+    Ok(Registration { node: candidate.node, name: name.to_owned(), pod_range, txn })
 }
 
 fn free_range(snapshot: &Snapshot, settings: &ClusterSettings) -> Result<Ipv4Net, Refusal> {
@@ -200,17 +202,21 @@ fn internal(because: &str) -> Refusal {
     Refusal::new(Reason::Internal, NOT_JOINED, because)
 }
 
-/// Why a text is no node name: an RFC 1123 label, since it is part of names that are resolved.
-fn no_name(name: &str) -> Option<String> {
+/// Checks that a node can have this name: an RFC 1123 label, since it is part of names that are resolved.
+///
+/// # Errors
+/// If it cannot.
+pub fn check_name(name: &str) -> Result<(), Refusal> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let label = !name.is_empty()
-        && name.len() <= 63
-        && name.bytes().all(fits)
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    (!label).then(|| {
-        format!("`{name}` is no node name: up to 63 lower-case letters, digits and `-`, beginning and ending with a letter or digit")
-    })
+    let is_label =
+        (1..=63).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-') && !name.ends_with('-');
+    if is_label {
+        return Ok(());
+    }
+    let because = format!(
+        "`{name}` is no node name: up to 63 lower-case letters, digits and `-`, beginning and ending with a letter or digit"
+    );
+    Err(Refusal::new(Reason::Invalid, NOT_JOINED, because).hint("give it one: --name n2"))
 }
 
 /// What `spec.providerID` of a node object says.
@@ -223,6 +229,13 @@ pub fn provider_id(cluster: ClusterId, node: NodeId) -> String {
 #[must_use]
 pub fn node_id(node: &Object) -> Option<NodeId> {
     node.text(&["spec", "providerID"])?.rsplit('/').next()?.parse().ok()
+}
+
+/// The name of the node with an id.
+#[must_use]
+pub fn name_of(snapshot: &Snapshot, id: NodeId) -> Option<String> {
+    let node = snapshot.list(&NODES).find(|stored| node_id(&stored.object) == Some(id))?;
+    Some(node.object.name().to_owned())
 }
 
 /// The address of the node object's machine that was told first, with its port.
@@ -286,7 +299,7 @@ mod tests {
 
     fn join(snapshot: &mut Snapshot, node: u128, name: &str, second: i64) -> Result<Registration, String> {
         let random = Counting(9.into());
-        let candidate = Candidate { node: NodeId(node), wanted_name: name, token: "tok" };
+        let candidate = Candidate { node: NodeId(node), wanted_name: name, token: "tok", request: name };
         let moment = Moment { wall: at(second), random: &random };
         let registration = register(snapshot, &settings(), &candidate, &moment).map_err(|refusal| refusal.because)?;
         snapshot.commit(&registration.txn).unwrap();
@@ -307,23 +320,23 @@ mod tests {
         let mut snapshot = founded(1);
         assert_eq!(join(&mut snapshot, 2, "n2", 3600).unwrap_err(), "the token expired at 1970-01-01T01:00:00Z");
         join(&mut snapshot, 2, "n2", 0).unwrap();
-        assert_eq!(join(&mut snapshot, 3, "n3", 0).unwrap_err(), "the token was used as often as it may be");
+        assert_eq!(join(&mut snapshot, 3, "n3", 0).unwrap_err(), "the token was used up by another join");
     }
 
     #[test]
     fn a_retry_of_a_join_that_went_through_is_answered_and_changes_nothing() {
         let mut snapshot = founded(1);
         let first = join(&mut snapshot, 2, "n2", 0).unwrap();
-        let candidate = Candidate { node: NodeId(2), wanted_name: "n2", token: "tok" };
+        let candidate = Candidate { node: NodeId(22), wanted_name: "n2", token: "tok", request: "n2" };
         let again = registered(&snapshot, &candidate).unwrap();
-        assert_eq!((again.name, again.pod_range, again.txn), (first.name, first.pod_range, Txn::new()));
-        assert_eq!(registered(&snapshot, &Candidate { token: "other", ..candidate }), None);
+        assert_eq!(again, Registration { txn: Txn::new(), ..first });
+        assert_eq!(registered(&snapshot, &Candidate { request: "another key's", ..candidate }), None);
     }
 
     #[test]
     fn a_name_that_is_taken_or_no_name_is_refused() {
         let mut snapshot = founded(1);
-        assert_eq!(join(&mut snapshot, 2, "n1", 0).unwrap_err(), "a node named `n1` is a member already");
+        assert_eq!(join(&mut snapshot, 2, "n1", 0).unwrap_err(), "a node named `n1` is already a member");
         assert!(join(&mut snapshot, 2, "N_2", 0).unwrap_err().starts_with("`N_2` is no node name"));
     }
 
@@ -333,7 +346,7 @@ mod tests {
         let random = Counting(9.into());
         let moment = Moment { wall: at(0), random: &random };
         let [one, two] = [(2, "n2"), (3, "n3")].map(|(node, name)| {
-            let candidate = Candidate { node: NodeId(node), wanted_name: name, token: "tok" };
+            let candidate = Candidate { node: NodeId(node), wanted_name: name, token: "tok", request: name };
             register(&snapshot, &settings(), &candidate, &moment).unwrap().txn
         });
         snapshot.commit(&one).unwrap();

@@ -122,8 +122,14 @@ mod tests {
     fn ranges_that_overlap_or_are_too_small_are_refused_with_the_reason() {
         assert_eq!(settings("10.213.0.0/16", "10.214.0.0/16").check(), Ok(()));
         let said = |service, pods| settings(service, pods).check().unwrap_err().to_string();
-        assert_eq!(said("10.0.0.0/12", "10.14.0.0/16"), "the service range 10.0.0.0/12 and the pod range 10.14.0.0/16 overlap");
-        assert_eq!(said("10.213.0.0/28", "10.214.0.0/16"), "the service range 10.213.0.0/28 is a /28: it must be between /24 and /12");
+        assert_eq!(
+            said("10.0.0.0/12", "10.14.0.0/16"),
+            "the service range 10.0.0.0/12 and the pod range 10.14.0.0/16 overlap"
+        );
+        assert_eq!(
+            said("10.213.0.0/28", "10.214.0.0/16"),
+            "the service range 10.213.0.0/28 is a /28: it must be between /24 and /12"
+        );
     }
 
     #[test]

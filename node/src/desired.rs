@@ -1,0 +1,112 @@
+//! The agreed state as the API sees it: the store, and this node's newest snapshot of it.
+//!
+//! Invariant: a snapshot that answers a read is not older than the read allows; a store's error becomes a refusal that says whether
+//! anything may have been done.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use quorate_api::Desired;
+use quorate_proto::{
+    ids::RequestId,
+    refusal::{Reason, Refusal},
+    request::Read,
+    snapshot::Snapshot,
+    txn::{Change, Outcome, Revision, Txn},
+};
+use quorate_raft::{ProposeError, ReadError, Store, WatchError};
+
+use crate::loops::Snapshots;
+
+/// How long the snapshot may take to follow what the store has applied.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// The store and this node's snapshots of it.
+#[derive(Clone)]
+pub struct Agreed {
+    store: Store,
+    snapshots: Snapshots,
+}
+
+impl Agreed {
+    /// Introduces the two.
+    #[must_use]
+    pub const fn new(store: Store, snapshots: Snapshots) -> Self {
+        Self { store, snapshots }
+    }
+}
+
+#[async_trait]
+impl Desired for Agreed {
+    async fn snapshot(&self, read: Read) -> Result<Arc<Snapshot>, Refusal> {
+        let revision = self.store.read(read).await.map_err(|error| not_read(&error))?;
+        let mut snapshots = self.snapshots.clone();
+        let newer = snapshots.wait_for(|snapshot| snapshot.revision() >= revision);
+        match tokio::time::timeout(CATCH_UP, newer).await {
+            Ok(Ok(snapshot)) => Ok(Arc::clone(&snapshot)),
+            Ok(Err(_)) => Err(Refusal::new(Reason::Unavailable, "nothing was read", "the node is stopping")),
+            Err(_) => Err(busy(revision)),
+        }
+    }
+
+    async fn propose(&self, request: RequestId, txn: Txn) -> Result<Outcome, Refusal> {
+        self.store.propose(request, txn).await.map_err(|error| not_proposed(&error))
+    }
+
+    fn changes(&self, after: Revision) -> BoxStream<'static, Result<Change, Refusal>> {
+        let watch = match self.store.watch(after) {
+            Ok(watch) => watch,
+            Err(error) => return stream::iter([Err(not_watched(&error))]).boxed(),
+        };
+        let revisions = stream::unfold(Some(watch), async |watch| {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(changes) => Some((Ok(changes), Some(watch))),
+                Err(WatchError::Stopped) => None,
+                Err(error) => Some((Err(not_watched(&error)), None)),
+            }
+        });
+        revisions
+            .flat_map(|changes| match changes {
+                Ok(changes) => stream::iter(changes.iter().cloned().map(Ok).collect::<Vec<_>>()),
+                Err(refusal) => stream::iter(vec![Err(refusal)]),
+            })
+            .boxed()
+    }
+}
+
+fn busy(revision: Revision) -> Refusal {
+    let because = format!("this node has not taken in revision {revision} within {} s", CATCH_UP.as_secs());
+    Refusal::new(Reason::TooManyRequests, "nothing was read", because).hint("try again, or ask another node")
+}
+
+fn not_read(error: &ReadError) -> Refusal {
+    Refusal::new(Reason::Unavailable, "nothing was read", chain(error))
+        .hint("without a quorum only stale answers can be given: see `quorate status`")
+}
+
+fn not_watched(error: &WatchError) -> Refusal {
+    Refusal::new(Reason::Expired, "the watch ended", chain(error)).hint("list again, and watch from there")
+}
+
+fn not_proposed(error: &ProposeError) -> Refusal {
+    let (reason, hint) = match error {
+        ProposeError::Unknown => (Reason::Timeout, "whether it was done is not known; the same command again is safe"),
+        ProposeError::TooLarge { .. } => (Reason::TooLarge, "make it smaller, or split it"),
+        _ => (Reason::Unavailable, "nothing was changed; try again, and see `quorate status` for who can be reached"),
+    };
+    Refusal::new(reason, "nothing was written", chain(error)).hint(hint)
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

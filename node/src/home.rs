@@ -1,0 +1,279 @@
+//! A node's data directory: who it is, in files that appear whole or not at all, and a lock so that one process uses it.
+//!
+//! ```text
+//! lock            held while a daemon runs
+//! identity.pem    key and certificate (quorate-mesh)
+//! cluster.key     what seals the cluster's secrets
+//! node.json       name, starts, pod range, the cluster's settings, where peers were
+//! store/          the Raft group's log and state (quorate-raft)
+//! pods/           volumes (quorate-agent)
+//! ```
+//!
+//! Invariant: the directory is 0700 and its secrets 0600; a node id never leaves its directory.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+use quorate_mesh::{ClusterKey, join::Peer};
+use quorate_proto::refusal::{Reason, Refusal};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::settings::ClusterSettings;
+
+/// The largest `node.json` that is read, in bytes.
+const MAX_RECORD: u64 = 1 << 20;
+
+/// What a node remembers of itself between starts. Stored as JSON: fields may be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Its name.
+    pub name: String,
+    /// How often it was started.
+    pub incarnation: u64,
+    /// Its part of the pod range.
+    pub pod_range: Ipv4Net,
+    /// What the cluster agreed on.
+    pub cluster: ClusterSettings,
+    /// Where the others were last.
+    pub peers: Vec<Peer>,
+    /// While the cluster is being founded: its sealed secrets, to be put into the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founding: Option<Value>,
+}
+
+/// The data directory, locked.
+#[derive(Debug)]
+pub(crate) struct Home {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum HomeError {
+    /// Another process uses it.
+    #[error("another daemon uses {}", .0.display())]
+    Locked(PathBuf),
+    /// A file cannot be read or written.
+    #[error("{} cannot be {doing}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// `read`, `written`, `made`.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{} is damaged: {because}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        because: String,
+    },
+}
+
+impl HomeError {
+    /// The same for a person, with what to do about it.
+    #[must_use]
+    pub(crate) fn refusal(&self, what: &str) -> Refusal {
+        let hint = match self {
+            Self::Locked(path) => {
+                format!("is `quorate up` running already? if not, choose another --data-dir than {}", path.display())
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "make room on that disk; nothing was changed".to_owned()
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run it as root, or choose another --data-dir".to_owned()
+            }
+            Self::File { .. } => "check the disk and --data-dir".to_owned(),
+            Self::Damaged { .. } => "set the data directory aside and join the cluster again as a new node".to_owned(),
+        };
+        Refusal::new(Reason::Invalid, what, crate::desired::chain(self)).hint(hint)
+    }
+}
+
+impl Home {
+    /// Opens the directory, making it if need be, and locks it.
+    ///
+    /// # Errors
+    /// If it cannot be made or locked, or another process holds it.
+    pub(crate) fn open(path: &Path) -> Result<Self, HomeError> {
+        let failed = |path: &Path, source| HomeError::File { path: path.to_owned(), doing: "made", source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))?;
+        let file = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&file)
+            .map_err(|source| failed(&file, source))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(HomeError::Locked(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(failed(&file, source)),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the Raft group's log and state live.
+    #[must_use]
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Where pods' volumes live.
+    #[must_use]
+    pub(crate) fn pods(&self) -> PathBuf {
+        self.path.join("pods")
+    }
+
+    /// What the node remembers of itself; `None` if it is no member yet.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged.
+    pub(crate) fn record(&self) -> Result<Option<Record>, HomeError> {
+        let path = self.path.join("node.json");
+        let Some(bytes) = read(&path, MAX_RECORD)? else { return Ok(None) };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => Err(HomeError::Damaged { path, because: error.to_string() }),
+        }
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// If it cannot be written; what was remembered before is then still there.
+    pub(crate) fn remember(&self, record: &Record) -> Result<(), HomeError> {
+        let path = self.path.join("node.json");
+        let bytes = serde_json::to_vec_pretty(record)
+            .map_err(|error| HomeError::Damaged { path: path.clone(), because: error.to_string() })?;
+        self.write(&path, &bytes)
+    }
+
+    /// The cluster key.
+    ///
+    /// # Errors
+    /// If there is none, or it is no key.
+    pub(crate) fn cluster_key(&self) -> Result<ClusterKey, HomeError> {
+        let path = self.path.join("cluster.key");
+        let damaged = |because: &str| HomeError::Damaged { path: path.clone(), because: because.to_owned() };
+        let bytes = read(&path, 33)?.ok_or_else(|| damaged("it is missing"))?;
+        let key = <[u8; 32]>::try_from(bytes)
+            .map_err(|bytes| damaged(&format!("a key has 32 bytes, not {}", bytes.len())))?;
+        Ok(ClusterKey::from_bytes(key))
+    }
+
+    /// Keeps the cluster key.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn keep_cluster_key(&self, key: &ClusterKey) -> Result<(), HomeError> {
+        self.write(&self.path.join("cluster.key"), key.as_bytes())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
+        let write = || {
+            let mut file = tempfile::Builder::new().prefix(".new").tempfile_in(&self.path)?;
+            file.as_file().set_permissions(Permissions::from_mode(0o600))?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|error| error.error)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|source| HomeError::File { path: path.to_owned(), doing: "written", source })
+    }
+}
+
+fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>, HomeError> {
+    let failed = |source| HomeError::File { path: path.to_owned(), doing: "read", source };
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let because = format!("it is larger than {most} bytes");
+        return Err(HomeError::Damaged { path: path.to_owned(), because });
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_proto::ids::ClusterId;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            name: "n1".to_owned(),
+            incarnation: 3,
+            pod_range: "10.214.1.0/24".parse().unwrap(),
+            cluster: ClusterSettings {
+                cluster_id: ClusterId(7),
+                service_range: "10.213.0.0/16".parse().unwrap(),
+                pod_range: "10.214.0.0/16".parse().unwrap(),
+                zone: "cluster.local".to_owned(),
+            },
+            peers: Vec::new(),
+            founding: None,
+        }
+    }
+
+    #[test]
+    fn what_a_node_remembers_is_there_at_the_next_start_for_nobody_else_to_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        let home = Home::open(&path).unwrap();
+        assert_eq!(home.record().unwrap(), None);
+        home.remember(&record()).unwrap();
+        home.keep_cluster_key(&ClusterKey::from_bytes([7; 32])).unwrap();
+        drop(home);
+
+        let home = Home::open(&path).unwrap();
+        assert_eq!(home.record().unwrap(), Some(record()));
+        assert_eq!(home.cluster_key().unwrap().as_bytes(), &[7; 32]);
+        let mode = |name| fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(""), mode("node.json"), mode("cluster.key")], [0o700, 0o600, 0o600]);
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_process_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = Home::open(directory.path()).unwrap();
+        let error = Home::open(directory.path()).unwrap_err();
+        assert!(error.refusal("the daemon did not start").to_string().contains("another daemon uses"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        fs::write(directory.path().join("node.json"), "{").unwrap();
+        fs::write(directory.path().join("cluster.key"), "short").unwrap();
+        assert!(home.record().unwrap_err().to_string().contains("node.json is damaged: EOF"));
+        assert!(
+            home.cluster_key().unwrap_err().to_string().ends_with("cluster.key is damaged: a key has 32 bytes, not 5")
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! Links over the mesh, and the mesh's streams handed to the parts that answer them.
+//!
+//! The mesh is there before the parts are: streams that arrive earlier wait for them, as long as whoever opened them does.
+//!
+//! Invariant: who a caller is comes from its certificate; what it may do is decided by the part that answers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use quorate_api::Caller;
+use quorate_dns::{Names, doq};
+use quorate_mesh::{Alpn, Handler, Mesh, Stream, Subject};
+use quorate_proto::ids::NodeId;
+use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admission,
+    desired::chain,
+    links::{Lane, LinkError, Links, Reader, Writer},
+    loops::Snapshots,
+    serve::Services,
+};
+
+/// Streams over the mesh.
+pub(crate) struct MeshLinks(Arc<SetOnce<Mesh>>);
+
+impl MeshLinks {
+    /// Over the mesh, once it is there.
+    #[must_use]
+    pub(crate) const fn new(mesh: Arc<SetOnce<Mesh>>) -> Self {
+        Self(mesh)
+    }
+}
+
+#[async_trait]
+impl Links for MeshLinks {
+    async fn open(&self, to: NodeId, lane: Lane) -> Result<(Writer, Reader), LinkError> {
+        let unreachable = |because: String| LinkError::Unreachable { to, because };
+        let mesh = self.0.get().ok_or_else(|| unreachable("this node is still starting".to_owned()))?;
+        let alpn = match lane {
+            Lane::Peer => Alpn::Peer,
+            Lane::Data => Alpn::Data,
+        };
+        let stream = mesh.open(to, alpn).await.map_err(|error| unreachable(chain(&error)))?;
+        let (send, receive) = stream.into_split();
+        Ok((Box::new(send), Box::new(receive)))
+    }
+}
+
+/// Hands the mesh's streams to the parts.
+pub(crate) struct Reception {
+    services: Arc<SetOnce<Services>>,
+}
+
+impl Reception {
+    /// To these parts, once they are there.
+    #[must_use]
+    pub(crate) const fn new(services: Arc<SetOnce<Services>>) -> Self {
+        Self { services }
+    }
+}
+
+#[async_trait]
+impl Handler for Reception {
+    async fn stream(&self, caller: quorate_mesh::Caller, stream: Stream) {
+        let services = self.services.wait().await;
+        let (send, receive) = stream.into_split();
+        let (writer, reader): (Writer, Reader) = (Box::new(send), Box::new(receive));
+        let lane = match caller.alpn {
+            Alpn::Data => Lane::Data,
+            _ => Lane::Peer,
+        };
+        let served = match (caller.alpn, caller.subject) {
+            (Alpn::Peer | Alpn::Data, Some(Subject::Node(node))) => services.node(node, lane, writer, reader).await,
+            (Alpn::Client, Some(Subject::User(name))) => services.request(Caller::User(name), writer, reader).await,
+            (Alpn::Client, Some(Subject::Node(node))) => {
+                services.request(Caller::Node { id: node, name: None }, writer, reader).await
+            }
+            _ => return,
+        };
+        if let Err(error) = served {
+            tracing::debug!(error = %chain(&error), from = %caller.address, "a stream broke off");
+        }
+    }
+}
+
+/// Answers DNS over QUIC on the shared port.
+pub(crate) struct NamesOverQuic(pub Names);
+
+#[async_trait]
+impl Handler for NamesOverQuic {
+    async fn stream(&self, caller: quorate_mesh::Caller, mut stream: Stream) {
+        let source = caller.address;
+        let Stream { send, receive } = &mut stream;
+        if let Err(error) = doq::serve(&self.0, send, receive, source).await {
+            tracing::debug!(%error, from = %source, "a question was not answered");
+            if let Some(code) = error.closes_connection() {
+                stream.close_connection(code);
+            }
+        }
+    }
+}
+
+/// Tells the mesh where members are, and which ones are none any more, as the node objects say.
+pub(crate) async fn keep_addresses(mesh: Mesh, mut snapshots: Snapshots, shutdown: CancellationToken) {
+    let mut known = BTreeMap::new();
+    snapshots.mark_changed();
+    while let Some(Ok(())) = shutdown.run_until_cancelled(snapshots.changed()).await {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let peers = admission::peers(&snapshot).into_iter().map(|peer| (peer.node, peer.addresses));
+        let next: BTreeMap<_, _> = peers.collect();
+        for (node, addresses) in &next {
+            if known.get(node) != Some(addresses) {
+                mesh.introduce(*node, addresses.clone());
+            }
+        }
+        for node in known.keys().filter(|node| !next.contains_key(*node)) {
+            mesh.forget(*node);
+        }
+        known = next;
+    }
+}

@@ -1,0 +1,65 @@
+//! The local socket: requests of root on this machine, without a certificate.
+//!
+//! One connection carries one request, framed as on a stream of the port.
+//!
+//! Invariant: only root can connect: the socket is 0600, and the kernel tells who is at the other end.
+
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use quorate_api::Caller;
+use tokio::net::UnixListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{desired::chain, serve::Services};
+
+/// As whom root asks.
+const ROOT: &str = "root";
+
+/// Opens the socket. One that a daemon left behind is replaced; the data directory's lock has shown that it is gone.
+///
+/// # Errors
+/// If it cannot be made there.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves connections until the token is cancelled.
+pub(crate) async fn serve(listener: UnixListener, services: Services, tasks: TaskTracker, shutdown: CancellationToken) {
+    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a local connection was not accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let own = nix::unistd::geteuid().as_raw();
+        if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own) {
+            tracing::warn!("a local connection of somebody else than root was refused");
+            continue;
+        }
+        let (services, shutdown) = (services.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let (reader, writer) = stream.into_split();
+            let served = services.request(Caller::User(ROOT.to_owned()), Box::new(writer), Box::new(reader));
+            if let Some(Err(error)) = shutdown.run_until_cancelled(served).await {
+                tracing::debug!(error = %chain(&error), "a local request broke off");
+            }
+        });
+    }
+}
