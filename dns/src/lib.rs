@@ -19,7 +19,7 @@ mod stream;
 
 pub use names::{Config, Limits, Names, Transport};
 pub use server::BindError;
-pub use settings::{Range, Settings, SettingsError};
+pub use settings::{Settings, SettingsError};
 pub use zone::{Sources, Zone};
 
 /// Why answering names could not begin.

@@ -11,6 +11,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
+use ipnet::Ipv4Net;
 use quorate_proto::world::Random;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,10 +21,13 @@ use crate::{
     forward::Upstream,
     message::{self, Question, Read},
     server,
-    settings::{Range, Settings},
+    settings::Settings,
     shuffle::Shuffle,
     zone::Zone,
 };
+
+/// Addresses behind a carrier's NAT: private in all but name (RFC 6598).
+const SHARED: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 10);
 
 /// What answering names needs to know.
 #[derive(Debug, Clone)]
@@ -36,7 +40,7 @@ pub struct Config {
     /// Resolvers for names outside the cluster, as the host has them. Those that are ourselves are left out.
     pub upstreams: Vec<SocketAddr>,
     /// Public networks that may ask, too. Private ones always may.
-    pub clients: Vec<Range>,
+    pub clients: Vec<Ipv4Net>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -77,7 +81,7 @@ pub struct Names {
 
 struct Inner {
     settings: Arc<Settings>,
-    clients: Vec<Range>,
+    clients: Vec<Ipv4Net>,
     zone: ArcSwapOption<Zone>,
     upstream: Option<Upstream>,
     shuffle: Shuffle,
@@ -188,12 +192,11 @@ impl Names {
     fn may_ask(&self, source: IpAddr) -> bool {
         match source {
             IpAddr::V4(address) => {
-                let shared = Range { address: [100, 64, 0, 0].into(), prefix: 10 };
-                let ranges = [shared, self.inner.settings.service_range, self.inner.settings.pod_range];
+                let ranges = [SHARED, self.inner.settings.service_range, self.inner.settings.pod_range];
                 address.is_private()
                     || address.is_loopback()
                     || address.is_link_local()
-                    || ranges.iter().chain(&self.inner.clients).any(|range| range.contains(address))
+                    || ranges.iter().chain(&self.inner.clients).any(|range| range.contains(&address))
             }
             IpAddr::V6(address) => match address.to_ipv4_mapped() {
                 Some(mapped) => self.may_ask(mapped.into()),

@@ -10,39 +10,16 @@ use hickory_proto::{
     ProtoError,
     rr::{LowerName, Name},
 };
+use ipnet::Ipv4Net;
 use thiserror::Error;
-
-/// IPv4 addresses with a common prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// The first address.
-    pub address: Ipv4Addr,
-    /// How many bits all addresses have in common: 8 to 32.
-    pub prefix: u8,
-}
-
-impl Range {
-    /// Whether the address is one of these.
-    #[must_use]
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        let shift = 32 - u32::from(self.prefix.min(32));
-        let network = |address: Ipv4Addr| address.to_bits().checked_shr(shift).unwrap_or(0);
-        network(address) == network(self.address)
-    }
-
-    /// Reverse zones are cut at whole octets: how many of them this range needs.
-    const fn octets(self) -> u8 {
-        self.prefix.div_ceil(8)
-    }
-}
 
 /// What all answers are made with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub(crate) origin: Name,
     pub(crate) apex: LowerName,
-    pub(crate) service_range: Range,
-    pub(crate) pod_range: Range,
+    pub(crate) service_range: Ipv4Net,
+    pub(crate) pod_range: Ipv4Net,
     pub(crate) server: Ipv4Addr,
     pub(crate) node: String,
 }
@@ -62,14 +39,9 @@ pub enum SettingsError {
     /// A name of one label at least is needed: the root belongs to others.
     #[error("the cluster zone is empty: the root zone is not ours to answer")]
     Root,
-    /// A range too wide for a reverse zone of its own, or no range.
-    #[error("{address}/{prefix} is no range of addresses: the prefix must be 8 to 32 bits")]
-    Range {
-        /// As given.
-        address: Ipv4Addr,
-        /// As given.
-        prefix: u8,
-    },
+    /// A range too wide for a reverse zone of its own.
+    #[error("{0} is too wide a range: its addresses must have at least 8 bits in common")]
+    Range(Ipv4Net),
 }
 
 impl Settings {
@@ -77,11 +49,11 @@ impl Settings {
     /// the node's own name, whose pods come first in its answers.
     ///
     /// # Errors
-    /// If the zone is no domain name, or a range no range.
+    /// If the zone is no domain name, or a range is too wide.
     pub fn new(
         zone: &str,
-        service_range: Range,
-        pod_range: Range,
+        service_range: Ipv4Net,
+        pod_range: Ipv4Net,
         server: Ipv4Addr,
         node: &str,
     ) -> Result<Self, SettingsError> {
@@ -91,9 +63,9 @@ impl Settings {
         if origin.is_root() {
             return Err(SettingsError::Root);
         }
-        for Range { address, prefix } in [service_range, pod_range] {
-            if !(8..=32).contains(&prefix) {
-                return Err(SettingsError::Range { address, prefix });
+        for range in [service_range, pod_range] {
+            if range.prefix_len() < 8 {
+                return Err(SettingsError::Range(range));
             }
         }
         Ok(Self { apex: LowerName::new(&origin), origin, service_range, pod_range, server, node: node.to_owned() })
@@ -107,8 +79,9 @@ impl Settings {
         }
         let network = name.parse_arpa_name().ok()?;
         let std::net::IpAddr::V4(address) = network.addr() else { return None };
-        let range = [self.service_range, self.pod_range].into_iter().find(|range| range.contains(address))?;
-        let octets = range.octets();
+        let range = [self.service_range, self.pod_range].into_iter().find(|range| range.contains(&address))?;
+        // Reverse zones are cut at whole octets.
+        let octets = range.prefix_len().div_ceil(8);
         (network.prefix_len() >= octets * 8).then(|| LowerName::new(&name.trim_to(2 + usize::from(octets))))
     }
 }

@@ -1,13 +1,14 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use hickory_proto::rr::RecordType::{self, A, AAAA, ANY, AXFR, CNAME, NS, PTR, SOA, SRV, TXT};
+use ipnet::Ipv4Net;
 use quorate_proto::endpoints::{Endpoint, PodPort, PortEndpoints, Protocol, ServiceAddress, ServiceEndpoints};
 
 use super::*;
-use crate::{settings::Range, zone::Sources};
+use crate::zone::Sources;
 
 pub(crate) fn settings() -> Arc<Settings> {
-    let range = |second| Range { address: [10, second, 0, 0].into(), prefix: 16 };
+    let range = |second| Ipv4Net::new_assert([10, second, 0, 0].into(), 16);
     let server = Ipv4Addr::new(10, 213, 0, 10);
     Arc::new(Settings::new("cluster.local", range(213), range(214), server, "n1").unwrap())
 }
@@ -253,7 +254,7 @@ fn pods_of_this_node_come_first_and_all_others_each_get_their_turn() {
 
 #[test]
 fn a_range_that_ends_inside_an_octet_owns_its_reverse_zones_octet_by_octet() {
-    let range = |second, prefix| Range { address: [172, second, 0, 0].into(), prefix };
+    let range = |second, prefix| Ipv4Net::new_assert([172, second, 0, 0].into(), prefix);
     let settings = Settings::new("q.internal.", range(16, 13), range(31, 24), Ipv4Addr::LOCALHOST, "n1").unwrap();
     let apex = |name: &str| settings.apex(&Name::from_ascii(name).unwrap().into()).map(|apex| apex.to_string());
     assert_eq!(apex("1.2.17.172.in-addr.arpa.").as_deref(), Some("17.172.in-addr.arpa."));
@@ -264,11 +265,14 @@ fn a_range_that_ends_inside_an_octet_owns_its_reverse_zones_octet_by_octet() {
 
 #[test]
 fn settings_that_make_no_sense_say_what_is_wrong() {
-    let range = |prefix| Range { address: [10, 0, 0, 0].into(), prefix };
+    let range = |prefix| Ipv4Net::new_assert([10, 0, 0, 0].into(), prefix);
     let refused = |zone, prefix| {
         Settings::new(zone, range(prefix), range(16), Ipv4Addr::LOCALHOST, "n1").unwrap_err().to_string()
     };
     assert_eq!(refused("a..b", 16), "the cluster zone \"a..b\" is not a domain name");
     assert_eq!(refused(".", 16), "the cluster zone is empty: the root zone is not ours to answer");
-    assert_eq!(refused("cluster.local", 4), "10.0.0.0/4 is no range of addresses: the prefix must be 8 to 32 bits");
+    assert_eq!(
+        refused("cluster.local", 4),
+        "10.0.0.0/4 is too wide a range: its addresses must have at least 8 bits in common"
+    );
 }

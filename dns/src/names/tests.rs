@@ -61,7 +61,7 @@ pub(crate) fn started(upstreams: &[SocketAddr]) -> (Names, DropGuard) {
 
 /// A server for the names of others: ours, with another zone.
 fn elsewhere() -> (Names, DropGuard) {
-    let range = |second| Range { address: [10, second, 0, 0].into(), prefix: 16 };
+    let range = |second| Ipv4Net::new_assert([10, second, 0, 0].into(), 16);
     let settings = Settings::new("example.com", range(1), range(2), [10, 1, 0, 10].into(), "other").unwrap();
     let settings = Arc::new(settings);
     let (names, guard) = start(Arc::clone(&settings), &[]);
@@ -240,7 +240,7 @@ async fn names_of_others_are_asked_of_others_and_remembered() {
     drop(their_guard);
     let gone = async {
         while UdpSocket::bind(theirs.addresses()[0]).await.is_err() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     timeout(PATIENCE, gone).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use crate::network::Network;
+use ipnet::Ipv4Net;
 
 /// What carrying connections needs to know.
 #[derive(Debug, Clone)]
@@ -10,7 +10,7 @@ pub struct Config {
     /// This node's name, as endpoints have it.
     pub node: String,
     /// The addresses that may be services'. Services with other addresses are not listened for.
-    pub service_range: Network,
+    pub service_range: Ipv4Net,
     /// Service addresses and ports that other parts of this node listen on: where names are answered, where the API is.
     pub reserved: Vec<SocketAddrV4>,
     /// Bounds.

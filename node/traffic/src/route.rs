@@ -7,6 +7,7 @@
 use std::net::Ipv4Addr;
 
 use futures_util::TryStreamExt as _;
+use ipnet::Ipv4Net;
 use quorate_proto::refusal::{Reason, Refusal};
 use rtnetlink::{
     Error, Handle, RouteMessageBuilder,
@@ -16,8 +17,6 @@ use rtnetlink::{
     },
 };
 use thiserror::Error;
-
-use crate::network::Network;
 
 /// The index of `lo`, the same in every network namespace (Linux, include/net/net_namespace.h: `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -33,9 +32,9 @@ pub enum RouteError {
     #[error("the service range {range} overlaps {existing}, which this node already reaches ({how})")]
     Overlap {
         /// The range that was to be made local.
-        range: Network,
+        range: Ipv4Net,
         /// The network of the existing route.
-        existing: Network,
+        existing: Ipv4Net,
         /// Where that route is: its table and interface.
         how: String,
     },
@@ -48,7 +47,7 @@ pub enum RouteError {
         /// `add`, `list` or `remove`.
         what: &'static str,
         /// The range.
-        range: Network,
+        range: Ipv4Net,
         /// What it said.
         #[source]
         source: Error,
@@ -72,7 +71,7 @@ impl RouteError {
 ///
 /// # Errors
 /// If it overlaps a route of another kind, or the kernel refuses.
-pub async fn add(range: Network) -> Result<(), RouteError> {
+pub async fn add(range: Ipv4Net) -> Result<(), RouteError> {
     with_kernel(async |handle| {
         let failed = |what| move |source| RouteError::Kernel { what, range, source };
         let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -91,7 +90,7 @@ pub async fn add(range: Network) -> Result<(), RouteError> {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub async fn remove(range: Network) -> Result<(), RouteError> {
+pub async fn remove(range: Ipv4Net) -> Result<(), RouteError> {
     with_kernel(async |handle| match handle.route().del(local(range)).execute().await {
         Err(Error::NetlinkError(message)) if message.raw_code() == NOT_THERE => Ok(()),
         removed => removed.map_err(|source| RouteError::Kernel { what: "remove", range, source }),
@@ -108,9 +107,9 @@ async fn with_kernel(talk: impl AsyncFnOnce(Handle) -> Result<(), RouteError>) -
     }
 }
 
-fn local(range: Network) -> RouteMessage {
+fn local(range: Ipv4Net) -> RouteMessage {
     RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(range.address, range.prefix)
+        .destination_prefix(range.network(), range.prefix_len())
         .output_interface(LOOPBACK)
         .table_id(LOCAL_TABLE)
         .scope(RouteScope::Host)
@@ -119,13 +118,18 @@ fn local(range: Network) -> RouteMessage {
 }
 
 /// The network of a route, if the range would take part of it away. The default route gives way to every other, and our own is ours.
-fn in_the_way(range: Network, route: &RouteMessage) -> Option<Network> {
+fn in_the_way(range: Ipv4Net, route: &RouteMessage) -> Option<Ipv4Net> {
     if route.header.address_family != AddressFamily::Inet {
         return None;
     }
-    let existing = Network { address: destination(route)?, prefix: route.header.destination_prefix_length };
-    let ours = existing == range && route.header.kind == RouteType::Local && interface(route) == Some(LOOPBACK);
-    (existing.prefix > 0 && !ours && existing.overlaps(range)).then_some(existing)
+    let existing = Ipv4Net::new(destination(route)?, route.header.destination_prefix_length).ok()?;
+    let ours = existing == range.trunc() && route.header.kind == RouteType::Local && interface(route) == Some(LOOPBACK);
+    (existing.prefix_len() > 0 && !ours && overlaps(existing, range)).then_some(existing)
+}
+
+/// Whether any address is in both: then one contains the other.
+fn overlaps(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
 }
 
 fn destination(route: &RouteMessage) -> Option<Ipv4Addr> {

@@ -74,7 +74,7 @@ impl Table {
             endpoints: port.endpoints.clone(),
         });
         let own = Listen { protocol: port.protocol, address: SocketAddrV4::new(cluster, port.port) };
-        if !config.service_range.contains(cluster) {
+        if !config.service_range.contains(&cluster) {
             let because = format!("{cluster} is outside the service range {}", config.service_range);
             self.refused.insert(own, because);
         } else if !config.reserved.contains(&own.address) {

@@ -2,9 +2,18 @@ use std::process::Command;
 
 use super::*;
 
-fn range(text: &str) -> Network {
-    let (address, prefix) = text.split_once('/').unwrap();
-    Network { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
+fn range(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+#[test]
+fn ranges_overlap_if_one_contains_the_other() {
+    let overlap = |one, other| overlaps(range(one), range(other)) && overlaps(range(other), range(one));
+    assert!(overlap("10.213.0.0/16", "10.213.7.0/24"));
+    assert!(overlap("10.96.0.0/12", "10.99.0.0/24"));
+    assert!(overlap("10.213.0.0/16", "10.213.0.0/16"));
+    assert!(!overlap("10.213.0.0/16", "10.214.0.0/16"));
+    assert!(!overlap("10.213.0.1/32", "10.213.0.0/32"));
 }
 
 /// The routes of the table for addresses of this machine, and of the main one, as people list them.

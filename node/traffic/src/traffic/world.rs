@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use quorate_proto::endpoints::{Endpoint, PodPort, PortEndpoints, Protocol, ServiceAddress};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex},
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{CarryError, Limits, Network};
+use crate::{CarryError, Limits};
 
 /// Longer than anything here takes; reaching it is a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,7 +72,7 @@ impl World {
     fn start(&self, name: &str, services: [u8; 4]) -> Traffic {
         let config = Config {
             node: name.to_owned(),
-            service_range: Network { address: services.into(), prefix: 16 },
+            service_range: Ipv4Net::new_assert(services.into(), 16),
             reserved: vec!["127.213.0.10:53".parse().unwrap()],
             limits: self.limits,
         };
