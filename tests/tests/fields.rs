@@ -2,6 +2,8 @@
 //!
 //! Invariant: the page and the table agree. `UPDATE=1` writes the page anew, and the diff is the review.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 
 use quorate_proto::{

@@ -3,6 +3,8 @@
 //!
 //! Invariant: every test names all that break its rule, each with file and line, and fails if it finds nothing to look at.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -112,13 +114,41 @@ fn files(ending: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The lines of a source that are not tests, with their numbers.
-fn outside_tests<'a>(path: &str, text: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
-    let all_tests = path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("tests.rs");
-    let lines: Vec<_> = text.lines().collect();
-    let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && has_word(pair[1], "mod"));
-    let end = if all_tests { 0 } else { tests.unwrap_or(lines.len()) };
-    lines.into_iter().take(end).enumerate().map(|(index, line)| (index + 1, line))
+/// The sources that are compiled for tests only: those in `tests/`, and modules behind `#[cfg(test)]`.
+fn test_sources(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let mut found: BTreeSet<_> = sources.keys().filter(|path| path.starts_with("tests/")).cloned().collect();
+    for (path, text) in sources {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let below = match name {
+            "lib.rs" | "main.rs" => directory.to_owned(),
+            _ => path.trim_end_matches(".rs").to_owned(),
+        };
+        for name in test_modules(text).filter_map(|(_, name)| name.strip_suffix(';')) {
+            let inside = format!("{below}/{name}/");
+            found.extend(sources.keys().filter(|path| path.starts_with(&inside)).cloned());
+            found.insert(format!("{below}/{name}.rs"));
+        }
+    }
+    found
+}
+
+/// The modules of a source behind `#[cfg(test)]`, each with its line (from 0) and what follows `mod`.
+fn test_modules(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let pairs = text.lines().zip(text.lines().skip(1)).enumerate();
+    pairs.filter(|(_, (first, _))| *first == "#[cfg(test)]").filter_map(|(at, (_, second))| {
+        let name = second.strip_prefix("pub(crate) ").unwrap_or(second).strip_prefix("mod ")?;
+        Some((at, name))
+    })
+}
+
+/// The lines of all sources that are not tests: path, number, text.
+fn outside_tests(sources: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, usize, &str)> {
+    let tests = test_sources(sources);
+    sources.iter().filter(move |(path, _)| !tests.contains(*path)).flat_map(|(path, text)| {
+        // A test module ends its file.
+        let end = test_modules(text).find(|(_, name)| name.ends_with('{')).map_or(usize::MAX, |(at, _)| at);
+        text.lines().take(end).enumerate().map(move |(index, line)| (path.as_str(), index + 1, line))
+    })
 }
 
 /// A line without what is a comment.
@@ -229,14 +259,11 @@ fn pure_crates_reach_no_runtime_and_no_device() {
         }
         assert!(!seen.is_empty(), "{directory} depends on nothing at all");
     }
-    for (path, text) in files(".rs") {
-        if !PURE.iter().any(|directory| path.starts_with(&format!("{directory}/"))) {
-            continue;
-        }
-        for (number, line) in outside_tests(&path, &text) {
-            for word in IMPURE_WORDS.iter().filter(|word| code(line).contains(**word)) {
-                breaches.push(format!("{path}:{number}: {word}"));
-            }
+    let sources = files(".rs");
+    let is_pure = |path: &str| PURE.iter().any(|directory| path.starts_with(&format!("{directory}/")));
+    for (path, number, line) in outside_tests(&sources).filter(|(path, ..)| is_pure(path)) {
+        for word in IMPURE_WORDS.iter().filter(|word| code(line).contains(**word)) {
+            breaches.push(format!("{path}:{number}: {word}"));
         }
     }
     none("a crate that only decides reaches something that acts", &breaches);
@@ -311,20 +338,19 @@ fn the_root_of_a_library_is_a_map() {
 #[test]
 fn nothing_that_stops_the_process_or_is_not_done_stands_outside_tests() {
     let mut breaches = Vec::new();
-    for (path, text) in files(".rs") {
-        for (number, line) in outside_tests(&path, &text) {
-            for call in BANNED_CALLS.iter().filter(|call| code(line).contains(**call)) {
-                breaches.push(format!("{path}:{number}: {call}"));
-            }
-            for word in BANNED_WORDS.iter().filter(|word| has_word(line, word)) {
-                breaches.push(format!("{path}:{number}: {word}"));
-            }
-            // A comment must say what it means by itself, not `#1234`.
-            let comment = line.find("//").map_or("", |at| &line[at..]);
-            let digits = |(at, _): (usize, &str)| comment[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
-            if comment.match_indices('#').any(|found| digits(found) >= 3) {
-                breaches.push(format!("{path}:{number}: a ticket"));
-            }
+    let sources = files(".rs");
+    for (path, number, line) in outside_tests(&sources) {
+        for call in BANNED_CALLS.iter().filter(|call| code(line).contains(**call)) {
+            breaches.push(format!("{path}:{number}: {call}"));
+        }
+        for word in BANNED_WORDS.iter().filter(|word| has_word(line, word)) {
+            breaches.push(format!("{path}:{number}: {word}"));
+        }
+        // A comment must say what it means by itself, not `#1234`.
+        let comment = line.find("//").map_or("", |at| &line[at..]);
+        let digits = |(at, _): (usize, &str)| comment[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        if comment.match_indices('#').any(|found| digits(found) >= 3) {
+            breaches.push(format!("{path}:{number}: a ticket"));
         }
     }
     none("something must not stand outside tests", &breaches);
