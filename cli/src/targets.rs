@@ -105,8 +105,9 @@ mod tests {
     #[test]
     fn what_is_not_known_gets_a_hint() {
         insta::assert_snapshot!(
-            ["deploymnet", "gizmos", "jointokens", "pod/a b", "pod/", "pod/a/b"].map(|line| read(line).unwrap_err()).join("\n"),
-            @r"
-        ");
+            ["deploymnet", "gizmos", "jointokens", "pod/a b", "pod/", "pod/a/b"]
+                .map(|line| read(line).unwrap_err())
+                .join("\n")
+        );
     }
 }

@@ -24,6 +24,9 @@ use super::{
 /// How long a Docker Engine may take to answer.
 const ENGINE: Duration = Duration::from_secs(60);
 
+/// How long it may take until an engine's process is there.
+const BEGUN: Duration = Duration::from_secs(3);
+
 /// How long a first process may take to appear.
 const INIT: Duration = Duration::from_secs(10);
 
@@ -98,24 +101,30 @@ fn is_prepared(init: i32) -> bool {
 
 /// Starts the host's Docker Engine and waits until it answers.
 pub(crate) async fn start_engine(host: &Host) -> Result<(), Refusal> {
+    let failed = |because: &str| {
+        failed(host, format!("{because}; {}", shell::tail(&host.log("docker"))))
+            .hint(format!("the whole log is {}", host.log("docker").display()))
+    };
     if processes::find(host, false).engine.is_none() {
+        // The machine's own settings (/etc/docker/daemon.json) are for the machine's own engine.
+        let settings = host.directory.join("docker.json");
+        fs::write(&settings, "{}\n").map_err(|error| failed(&format!("{}: {error}", settings.display())))?;
         let mut words = enter(host)?;
         words.extend(["dockerd", "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent"].map(str::to_owned));
-        words.extend([
-            format!("/{CONTROL_GROUP}/{}", host.name),
-            "--data-root".to_owned(),
-            host.directory.join("docker").display().to_string(),
-            "--host".to_owned(),
-            format!("unix://{}", host.socket().display()),
-        ]);
-        let what = format!("the Docker Engine of {} was not started", host.name);
-        shell::start(&what, &words, &[], &host.log("docker"))?;
+        words.push(format!("/{CONTROL_GROUP}/{}", host.name));
+        for (flag, path) in [("--config-file", &settings), ("--data-root", &host.directory.join("docker"))] {
+            words.extend([flag.to_owned(), path.display().to_string()]);
+        }
+        words.extend(["--host".to_owned(), format!("unix://{}", host.socket().display())]);
+        shell::start(&format!("the Docker Engine of {} was not started", host.name), &words, &[], &host.log("docker"))?;
     }
-    let deadline = Instant::now() + ENGINE;
+    let (deadline, begun) = (Instant::now() + ENGINE, Instant::now() + BEGUN);
     while !engine_answers(&host.socket()).await {
+        if Instant::now() >= begun && processes::find(host, false).engine.is_none() {
+            return Err(failed("its Docker Engine ended"));
+        }
         if Instant::now() >= deadline {
-            let because = format!("its Docker Engine does not answer; {}", shell::tail(&host.log("docker")));
-            return Err(failed(host, because).hint(format!("the whole log is {}", host.log("docker").display())));
+            return Err(failed(&format!("its Docker Engine did not answer within {} s", ENGINE.as_secs())));
         }
         sleep(Duration::from_millis(50)).await;
     }

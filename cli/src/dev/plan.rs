@@ -233,9 +233,8 @@ mod tests {
         let words = |plan: &Plan, base| plan.hosts(Path::new(base))[0].daemon(plan).join(" ");
         let simulated = Plan::new(None, range(), true, None).unwrap();
         insta::assert_snapshot!(
-            [words(&plan(1), "/var/lib/quorate-dev"), words(&simulated, "/home/a/.local/state/quorate-dev")].join("\n"),
-            @r"
-        ");
+            [words(&plan(1), "/var/lib/quorate-dev"), words(&simulated, "/home/a/.local/state/quorate-dev")].join("\n")
+        );
     }
 
     #[test]
@@ -248,8 +247,7 @@ mod tests {
             Plan::new(Some(3), "10.98.0.0/24".parse().unwrap(), false, Some(&there)),
             Plan::new(Some(3), "10.98.0.0/16".parse().unwrap(), false, None),
         ];
-        insta::assert_snapshot!(refused.map(|refused| refused.unwrap_err().to_string()).join("\n"), @r"
-        ");
+        insta::assert_snapshot!(refused.map(|refused| refused.unwrap_err().to_string()).join("\n"));
     }
 
     #[test]
@@ -259,7 +257,6 @@ mod tests {
         for other in ["10.0.0.0/8 dev tun0", "10.99.0.7 dev eth1", "10.99.0.128/25 via 10.1.1.1 dev eth0"] {
             assert!(plan(3).check_routes(other).is_err(), "{other}");
         }
-        insta::assert_snapshot!(plan(3).check_routes("10.0.0.0/8 dev tun0 scope link ").unwrap_err(), @r"
-        ");
+        insta::assert_snapshot!(plan(3).check_routes("10.0.0.0/8 dev tun0 scope link ").unwrap_err());
     }
 }

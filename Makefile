@@ -1,0 +1,47 @@
+# Two commands do everything: `make demo` shows it, `make test` checks it. Both install what is missing, as root.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.PHONY: demo test unit end-to-end build install fmt lint clean help
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: install ## Make a three-node cluster on this machine, run a shop on it, kill the leader's host
+	@tools/demo
+
+test: install ## Everything that must hold
+	@$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory end-to-end
+
+unit: install ## The tests of every crate
+	@. tools/env
+	cargo test --workspace --no-fail-fast
+
+end-to-end: install ## The demo's claims, on three real hosts with real Docker Engines
+	@if [ "$$(id -u)" != 0 ]; then
+	  echo "error: the end-to-end test did not run" >&2
+	  echo "  because: it makes network namespaces and Docker Engines, which only root may" >&2
+	  echo "  hint: run make test as root" >&2
+	  exit 1
+	fi
+	if [ -e /var/lib/quorate-dev ]; then tools/demo; else tools/demo --down; fi
+
+build: install ## The quorate binary
+	@tools/build
+
+install: ## What the machine lacks
+	@tools/install
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+lint: install ## Formatting and clippy
+	@. tools/env
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean: ## Remove what was compiled; RocksDB stays
+	@. tools/env
+	cargo clean

@@ -1,0 +1,6 @@
+#!/bin/sh
+# The shop's page: a greeting from the ConfigMap, and what the other two services say, each found by its name.
+printf 'Content-Type: text/plain\r\n\r\n'
+cat /etc/shop/greeting
+echo "auth:  $(wget -qO- -T 3 http://auth || echo 'does not answer')"
+echo "hello: $(wget -qO- -T 3 http://hello.default.svc.cluster.local || echo 'does not answer')"
