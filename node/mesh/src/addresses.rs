@@ -11,9 +11,7 @@ const MAX: usize = 16;
 
 /// How an address came to be known. In the order of trust, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// A connection came from there, or was moved there.
-    Seen,
+pub(crate) enum Origin {
     /// The peer said so.
     Told,
     /// The cluster's records say so.

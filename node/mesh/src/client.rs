@@ -2,29 +2,24 @@
 //!
 //! Invariant: only a node of the user's own cluster is spoken to: whoever answers is checked against its authorities.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
-use quorate_proto::world::Clock;
-use rustls::CertificateError;
+use quorate_proto::{
+    refusal::{Reason, Refusal},
+    world::Clock,
+};
 use thiserror::Error;
-use tokio::{net::lookup_host, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     alpn::Alpn,
-    certificate::{ANY_NODE, Subject},
-    error::{PortError, Tried, because, list},
+    error::{Tried, because, list},
     identity::{Credentials, Identity, IdentityError, UserIdentity},
     link::Close,
-    settings::{self, HANDSHAKE, LinkClass},
-    socket,
+    outbound::{Failure, Outbound, resolve},
     stream::Stream,
-    tls::{self, Introducer},
+    tls::Introducer,
 };
-
-/// The most addresses one name is dialled at.
-const MAX_RESOLVED: usize = 4;
 
 /// Why no member can be spoken to.
 #[derive(Debug, Error)]
@@ -53,16 +48,36 @@ pub enum ClientError {
     /// The certificate cannot be used.
     #[error("this context's certificate cannot be used")]
     Identity(#[from] IdentityError),
-    /// This machine cannot even ask.
-    #[error("no UDP socket can be opened")]
-    Socket(#[from] PortError),
+}
+
+impl ClientError {
+    /// For the user: `what` was not done because of this, and what to do next.
+    #[must_use]
+    pub fn refusal(&self, what: &str) -> Refusal {
+        let (reason, hint) = match self {
+            Self::Unreachable { .. } => (
+                Reason::Unavailable,
+                "check that a member runs there and that UDP reaches it, or name another endpoint",
+            ),
+            Self::OtherCluster { .. } => {
+                (Reason::Unauthorized, "check the endpoints of this context, or use the context of that cluster")
+            }
+            Self::Refused { .. } => (Reason::Unauthorized, "log in again with a token from an administrator"),
+            Self::NoEndpoint => (Reason::BadRequest, "name one with `--endpoint HOST:PORT`"),
+            Self::Identity(_) => (Reason::Unauthorized, "log in again with a token from an administrator"),
+        };
+        let because = match self {
+            Self::Identity(error) => format!("{self}: {error}"),
+            _ => self.to_string(),
+        };
+        Refusal::new(reason, what, because).hint(hint)
+    }
 }
 
 /// A connection to one member, as a user or a node.
 #[derive(Debug)]
 pub struct Client {
-    endpoint: Endpoint,
-    connection: quinn::Connection,
+    outbound: Outbound,
     address: SocketAddr,
 }
 
@@ -101,24 +116,23 @@ impl Client {
         }
         let (mut tried, mut other) = (Vec::new(), false);
         for host in endpoints {
-            let resolved: Vec<SocketAddr> = match lookup_host(host).await {
-                Ok(addresses) => addresses.take(MAX_RESOLVED).collect(),
-                Err(error) => {
-                    tried.push(Tried { address: host.clone(), because: format!("the name is not known ({error})") });
+            let resolved = match resolve(host).await {
+                Ok(addresses) => addresses,
+                Err(unknown) => {
+                    tried.push(unknown);
                     continue;
                 }
             };
             for address in resolved {
                 let introducer = Introducer::authorities(&credentials.authorities).map_err(IdentityError::Untrusted)?;
-                let because = match dial(address, credentials, Arc::clone(&introducer), &clock).await {
-                    Ok((endpoint, Ok(connection))) => return Ok(Self { endpoint, connection, address }),
-                    Ok((_, Err(because))) => because,
-                    Err(error) => return Err(error),
-                };
-                let failure = introducer.failure();
-                other |= matches!(failure, Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
-                let because = failure.map_or(because, |error| error.to_string());
-                tried.push(Tried { address: address.to_string(), because });
+                match Outbound::dial(address, Alpn::Client, Some(credentials), &introducer, &clock).await {
+                    Ok(outbound) => return Ok(Self { outbound, address }),
+                    Err(failure) => {
+                        other |= matches!(failure, Failure::OtherCluster(_));
+                        let because = failure.because().to_owned();
+                        tried.push(Tried { address: address.to_string(), because });
+                    }
+                }
             }
         }
         Err(if other { ClientError::OtherCluster { tried } } else { ClientError::Unreachable { tried } })
@@ -136,20 +150,19 @@ impl Client {
     /// # Errors
     /// If the connection is closed: refused, or lost.
     pub async fn open(&self) -> Result<Stream, ClientError> {
-        let streams = self.connection.open_bi().await.map_err(|error| self.closed(&error))?;
-        Ok(Stream::new(&self.connection, TaskTracker::new().token(), streams))
+        let streams = self.outbound.connection.open_bi().await.map_err(|error| self.closed(&error))?;
+        Ok(Stream::new(&self.outbound.connection, TaskTracker::new().token(), streams))
     }
 
     /// Why the connection ended, if it did: what a failed stream means.
     #[must_use]
     pub fn why_closed(&self) -> Option<ClientError> {
-        self.connection.close_reason().map(|reason| self.closed(&reason))
+        self.outbound.connection.close_reason().map(|reason| self.closed(&reason))
     }
 
     /// Closes the connection, and waits until the member was told, at most a fifth of a second.
     pub async fn close(self) {
-        Close::Done.close(&self.connection);
-        timeout(Duration::from_millis(200), self.endpoint.wait_idle()).await.unwrap_or_default();
+        self.outbound.close().await;
     }
 
     fn closed(&self, reason: &quinn::ConnectionError) -> ClientError {
@@ -164,33 +177,5 @@ impl Client {
     }
 }
 
-async fn dial(
-    address: SocketAddr,
-    credentials: &Credentials,
-    introducer: Arc<Introducer>,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Endpoint, Result<quinn::Connection, String>), ClientError> {
-    let any: SocketAddr = if address.is_ipv4() { ([0_u8; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-    let socket = socket::bind(any)?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
-        .map_err(|source| PortError::Bind { listen: any, source })?;
-    let client = tls::client(Some(credentials), introducer, Alpn::Client, Arc::clone(clock))?;
-    let mut client = quinn::ClientConfig::new(Arc::new(client));
-    client.transport_config(settings::dialled(Alpn::Client, LinkClass::Wan, true));
-    let connecting = match endpoint.connect_with(client, address, ANY_NODE) {
-        Ok(connecting) => connecting,
-        Err(error) => return Ok((endpoint, Err(error.to_string()))),
-    };
-    let connection = match timeout(HANDSHAKE, connecting).await {
-        Ok(connected) => connected.map_err(|error| because(&error)),
-        Err(_) => Err("no answer".to_owned()),
-    };
-    let connection = connection.and_then(|connection| match tls::presented(&connection) {
-        (_, Ok(Some(leaf))) if matches!(leaf.subject, Subject::Node(_)) => Ok(connection),
-        _ => {
-            Close::Forbidden.close(&connection);
-            Err("who answered is not a node".to_owned())
-        }
-    });
-    Ok((endpoint, connection))
-}
+#[cfg(test)]
+mod tests;

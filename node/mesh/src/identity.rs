@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     authority::ClusterAuthority,
-    certificate::{Leaf, Subject, read_authority, read_leaf},
+    certificate::{Leaf, Subject, pin, read_authority, read_leaf},
     tls,
 };
 
@@ -262,6 +262,14 @@ impl Identity {
         let key = PrivateKey::generate()?;
         let leaf = authority.issue_node(&key.signing_request()?, node, wall, random)?;
         Self::assemble(key, leaf, vec![authority.certificate().clone()], wall)
+    }
+
+    /// SHA-256 of the public keys of the authorities it trusts: what its cluster's join tokens pin.
+    ///
+    /// # Errors
+    /// Never, for an identity that was assembled or read.
+    pub fn pins(&self) -> Result<Vec<[u8; 32]>, IdentityError> {
+        self.credentials.authorities.iter().map(|authority| pin(authority)).collect()
     }
 
     /// Stores it in a directory: one file, whole or not at all, 0600, on disk when this returns.

@@ -17,15 +17,17 @@ pub mod join;
 mod limits;
 mod link;
 mod mesh;
+mod outbound;
 mod peers;
 mod port;
 mod seal;
 mod settings;
 mod socket;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod tls;
 
-pub use addresses::Origin;
 pub use alpn::Alpn;
 pub use authority::ClusterAuthority;
 pub use certificate::Subject;

@@ -69,8 +69,6 @@ pub(crate) struct Link {
     pub(crate) peer: NodeId,
     pub(crate) alpn: Alpn,
     pub(crate) rank: Rank,
-    /// Where the peer says it sees us.
-    pub(crate) sees_us_at: SocketAddr,
     pub(crate) connection: quinn::Connection,
     pub(crate) streams: TaskTracker,
 }

@@ -93,6 +93,8 @@ pub struct PeerState {
     pub is_up: bool,
     /// The start of the peer that was last heard.
     pub incarnation: u64,
+    /// The version of its binary.
+    pub build: String,
     /// Where it may be, what worked last first.
     pub addresses: Vec<SocketAddr>,
     /// Where it says it sees us.
@@ -126,8 +128,8 @@ struct Inner {
 struct Table {
     own_addresses: Vec<SocketAddr>,
     addresses: BTreeMap<NodeId, Addresses>,
-    /// The highest dial number seen between us and a peer's present start.
-    dials: BTreeMap<NodeId, (u64, u64)>,
+    /// The highest dial number seen between us and a peer.
+    dials: BTreeMap<NodeId, u64>,
     slots: BTreeMap<(NodeId, Alpn), Slot>,
 }
 
@@ -212,10 +214,10 @@ impl Mesh {
             peers: Arc::new(connect::Accepting(Arc::clone(&inner))),
             handshakes: Gauge::default(),
             strangers: Gauge::default(),
-            tasks: tasks.clone(),
+            tasks,
             shutdown: shutdown.clone(),
         });
-        tasks.spawn(port.accept(door, shutdown));
+        inner.tasks.spawn(port.accept(door, shutdown));
         Ok(Self(inner))
     }
 
@@ -277,7 +279,9 @@ impl Mesh {
         for link in links {
             Close::NotMember.close(&link.connection);
         }
-        self.0.publish(|peers| drop(peers.remove(&node)));
+        self.0
+            .peers
+            .send_if_modified(|peers| peers.contains_key(&node) && Arc::make_mut(peers).remove(&node).is_some());
     }
 
     /// Tells where this node may be dialled from now on. What we accepted cannot follow to a new address, so it is dialled anew by us.
@@ -323,31 +327,45 @@ impl Inner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what [`Mesh::peers`] shows, and wakes its watchers if it did.
-    fn publish(&self, change: impl FnOnce(&mut BTreeMap<NodeId, PeerState>)) {
+    /// Shows in [`Mesh::peers`] what the table says of a peer now, and what `change` adds.
+    ///
+    /// The table is read under the watch's own lock, so that what is shown last is what was true last.
+    fn show(&self, node: NodeId, change: impl FnOnce(&mut PeerState)) {
         self.peers.send_if_modified(|peers| {
-            let mut changed = BTreeMap::clone(peers);
-            change(&mut changed);
-            let is_new = changed != **peers;
-            if is_new {
-                *peers = Arc::new(changed);
+            let mut state = peers.get(&node).cloned().unwrap_or_default();
+            change(&mut state);
+            {
+                let table = self.table();
+                let Some(known) = table.addresses.get(&node) else { return false };
+                state.addresses = known.candidates();
+                state.is_up = table.slots.get(&(node, Alpn::Peer)).is_some_and(|slot| slot.link().is_some());
             }
-            is_new
+            let changed = peers.get(&node) != Some(&state);
+            if changed {
+                Arc::make_mut(peers).insert(node, state);
+            }
+            changed
         });
     }
 
     fn learn(&self, node: NodeId, origin: Origin, addresses: Vec<SocketAddr>) {
-        let (candidates, hurry) = {
+        let hurry: Vec<_> = {
             let mut table = self.table();
-            let known = table.addresses.entry(node).or_default();
-            let is_new = known.learn(origin, addresses);
-            let candidates = known.candidates();
+            let is_new = table.addresses.entry(node).or_default().learn(origin, addresses);
             let slots = [Alpn::Peer, Alpn::Data].into_iter().filter_map(|alpn| table.slots.get(&(node, alpn)));
-            let hurry: Vec<_> = slots.filter(|_| is_new).map(|slot| Arc::clone(&slot.hurry)).collect();
-            (candidates, hurry)
+            slots.filter(|_| is_new).map(|slot| (slot.state.clone(), Arc::clone(&slot.hurry))).collect()
         };
-        self.publish(|peers| peers.entry(node).or_default().addresses = candidates);
-        hurry.iter().for_each(|hurry| hurry.notify_one());
+        self.show(node, |_| {});
+        for (state, hurry) in hurry {
+            state.send_if_modified(|state| {
+                let pausing = matches!(state, State::Pausing(_));
+                if pausing {
+                    *state = State::Searching;
+                }
+                pausing
+            });
+            hurry.notify_one();
+        }
     }
 }
 

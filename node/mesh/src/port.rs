@@ -221,7 +221,6 @@ impl Port {
             }
         };
         settings::widen(connection, alpn, self.config.link);
-        let expiry = expiry(connection, leaf.map(|leaf| leaf.not_after), &*self.clock);
         match admitted {
             Admitted::Peer(node) => door.peers.accepted(connection.clone(), node, alpn).await,
             Admitted::Join => match &door.acceptor {
@@ -238,7 +237,7 @@ impl Port {
                 let Some(_entered) = entered else { return Close::Busy.close(connection) };
                 let caller = Caller { subject, address, alpn };
                 tokio::select! {
-                    () = expiry => {}
+                    () = expiry(connection, leaf.map(|leaf| leaf.not_after), &*self.clock) => {}
                     () = serve_streams(connection, handler, &caller, &door.tasks, &door.shutdown) => {}
                 }
             }

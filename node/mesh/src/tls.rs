@@ -263,3 +263,6 @@ fn name(name: String) -> Result<ServerName<'static>, rustls::Error> {
 fn der(bytes: &bytes::Bytes) -> CertificateDer<'static> {
     CertificateDer::from(bytes.to_vec())
 }
+
+#[cfg(test)]
+mod tests;

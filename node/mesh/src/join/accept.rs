@@ -58,9 +58,8 @@ impl Acceptor {
             connection.closed().await;
             Ok::<_, frame::FrameError>(())
         };
-        match timeout(GOODBYE, goodbye).await {
-            Ok(Err(error)) => tracing::debug!(%source, %error, "a joiner did not get its answer"),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = timeout(GOODBYE, goodbye).await {
+            tracing::debug!(%source, %error, "a joiner did not get its answer");
         }
         Close::Done.close(connection);
     }

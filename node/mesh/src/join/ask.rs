@@ -5,46 +5,29 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use quorate_proto::{
     refusal::{Reason, Refusal},
     token::{Token, TokenKind},
     wire::{self, cap},
     world::{Clock, Random},
 };
-use rustls::CertificateError;
-use tokio::{net::lookup_host, time::timeout};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::{Answer, Ask, JoinGrant, JoinGrantParts, JoinRequest, Verifier, Wish, exporter, refuse};
 use crate::{
     alpn::Alpn,
-    certificate::{ANY_NODE, pin},
+    certificate::pin,
     error::{Tried, because},
     frame,
     identity::{Identity, PrivateKey},
-    link::Close,
-    settings::{self, HANDSHAKE, LinkClass},
-    socket,
+    outbound::{Failure, Outbound, resolve},
     stream::Stream,
-    tls::{self, Introducer},
+    tls::Introducer,
 };
 
 /// How long a member may take to answer: a little longer than it gives itself.
 const DEADLINE: Duration = Duration::from_secs(12);
-/// The most addresses one name is dialled at.
-const MAX_RESOLVED: usize = 4;
-
-/// What came of one address.
-enum Outcome {
-    Granted(JoinGrantParts),
-    /// The cluster decided: no other member will say otherwise.
-    Refused(Refusal),
-    OtherCluster(String),
-    NotGoodNow(String),
-    Failed(String),
-}
-
 /// Joins the cluster of a token as a node, by whichever of the token's addresses answers first. The key is made here and stays here.
 ///
 /// # Errors
@@ -90,31 +73,26 @@ pub async fn join(
 async fn ask_all(token: &Token, request: &Bytes, clock: &Arc<dyn Clock>) -> Result<JoinGrantParts, Refusal> {
     let (mut tried, mut other, mut untimely, mut undecided) = (Vec::new(), false, false, None);
     for host in &token.addresses {
-        let resolved: Vec<SocketAddr> = match lookup_host(host).await {
-            Ok(addresses) => addresses.take(MAX_RESOLVED).collect(),
-            Err(error) => {
-                tried.push(Tried { address: host.clone(), because: format!("the name is not known ({error})") });
+        let resolved = match resolve(host).await {
+            Ok(addresses) => addresses,
+            Err(unknown) => {
+                tried.push(unknown);
                 continue;
             }
         };
         for address in resolved {
-            let because = match ask(token, request, address, clock).await {
-                Outcome::Granted(parts) => return Ok(parts),
-                Outcome::Refused(refusal) if matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) => {
-                    undecided.insert(refusal).because.clone()
+            let failure = match ask(token, request, address, clock).await {
+                Ok(Answer::Granted(parts)) => return Ok(parts),
+                Ok(Answer::Refused(refusal)) if matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) => {
+                    Failure::Other(undecided.insert(refusal).because.clone())
                 }
-                Outcome::Refused(refusal) => return Err(refusal),
-                Outcome::OtherCluster(because) => {
-                    other = true;
-                    because
-                }
-                Outcome::NotGoodNow(because) => {
-                    untimely = true;
-                    because
-                }
-                Outcome::Failed(because) => because,
+                // The cluster decided: no other member will say otherwise.
+                Ok(Answer::Refused(refusal)) => return Err(refusal),
+                Err(failure) => failure,
             };
-            tried.push(Tried { address: address.to_string(), because });
+            other |= matches!(failure, Failure::OtherCluster(_));
+            untimely |= matches!(failure, Failure::Untimely(_));
+            tried.push(Tried { address: address.to_string(), because: failure.because().to_owned() });
         }
     }
     Err(match undecided {
@@ -125,54 +103,15 @@ async fn ask_all(token: &Token, request: &Bytes, clock: &Arc<dyn Clock>) -> Resu
     })
 }
 
-async fn ask(token: &Token, request: &Bytes, address: SocketAddr, clock: &Arc<dyn Clock>) -> Outcome {
+async fn ask(token: &Token, request: &Bytes, address: SocketAddr, clock: &Arc<dyn Clock>) -> Result<Answer, Failure> {
     let introducer = Introducer::pinned(token.pin);
-    let endpoint = match endpoint(address, Arc::clone(&introducer), clock) {
-        Ok(endpoint) => endpoint,
-        Err(refusal) => return Outcome::Refused(refusal),
+    let outbound = Outbound::dial(address, Alpn::Join, None, &introducer, clock).await?;
+    let answer = match timeout(DEADLINE, exchange(token, request, &outbound.connection)).await {
+        Ok(answer) => answer.map_err(Failure::Other),
+        Err(_) => Err(Failure::Other("it answered, but gave no decision in time".to_owned())),
     };
-    let outcome = match connect(&endpoint, address).await {
-        Ok(connection) => {
-            let outcome = match timeout(DEADLINE, exchange(token, request, &connection)).await {
-                Ok(Ok(Answer::Granted(parts))) => Outcome::Granted(parts),
-                Ok(Ok(Answer::Refused(refusal))) => Outcome::Refused(refusal),
-                Ok(Err(because)) => Outcome::Failed(because),
-                Err(_) => Outcome::Failed("it answered, but gave no decision in time".to_owned()),
-            };
-            Close::Done.close(&connection);
-            outcome
-        }
-        Err(because) => match introducer.failure() {
-            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-                Outcome::OtherCluster("another cluster answered".to_owned())
-            }
-            Some(error) => Outcome::NotGoodNow(error.to_string()),
-            None => Outcome::Failed(because),
-        },
-    };
-    // So that the other side hears of the end; it notices by itself otherwise.
-    timeout(Duration::from_millis(200), endpoint.wait_idle()).await.unwrap_or_default();
-    outcome
-}
-
-fn endpoint(address: SocketAddr, introducer: Arc<Introducer>, clock: &Arc<dyn Clock>) -> Result<Endpoint, Refusal> {
-    let any: SocketAddr = if address.is_ipv4() { ([0_u8; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-    let socket = socket::bind(any).map_err(refuse::cannot_ask)?;
-    let mut endpoint =
-        Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).map_err(refuse::cannot_ask)?;
-    let client = tls::client(None, introducer, Alpn::Join, Arc::clone(clock)).map_err(refuse::cannot_ask)?;
-    let mut client = quinn::ClientConfig::new(Arc::new(client));
-    client.transport_config(settings::dialled(Alpn::Join, LinkClass::Wan, true));
-    endpoint.set_default_client_config(client);
-    Ok(endpoint)
-}
-
-async fn connect(endpoint: &Endpoint, address: SocketAddr) -> Result<quinn::Connection, String> {
-    let connecting = endpoint.connect(address, ANY_NODE).map_err(|error| error.to_string())?;
-    match timeout(HANDSHAKE, connecting).await {
-        Ok(connected) => connected.map_err(|error| because(&error)),
-        Err(_) => Err("no answer".to_owned()),
-    }
+    outbound.close().await;
+    answer
 }
 
 async fn exchange(token: &Token, request: &Bytes, connection: &quinn::Connection) -> Result<Answer, String> {

@@ -35,6 +35,11 @@ const STAGGER: Duration = Duration::from_millis(150);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Wall clocks that differ by more seconds are worth a warning.
+const CLOCKS_APART: u64 = 60;
+/// The longest version that is shown, in characters.
+const MAX_BUILD: usize = 64;
+
 /// Takes over what the port accepted.
 pub(super) struct Accepting(pub(super) Arc<Inner>);
 
@@ -168,13 +173,12 @@ impl Inner {
                 Ok(connection) => match timeout(HELLO, self.say_hello(&connection, to, alpn)).await {
                     Ok(Ok(link)) => return Ok(link),
                     failed => {
+                        let reason = connection.close_reason();
                         Close::Protocol.close(&connection);
-                        match (failed, connection.close_reason()) {
-                            (Ok(Err(_)), Some(reason)) if !matches!(reason, quinn::ConnectionError::LocallyClosed) => {
-                                because(&reason)
-                            }
-                            (Ok(Err(error)), _) => error.to_string(),
-                            _ => "it answered, but said no hello".to_owned(),
+                        match (reason, failed) {
+                            (Some(reason), _) => because(&reason),
+                            (None, Ok(Err(error))) => error.to_string(),
+                            (None, _) => "it answered, but said no hello".to_owned(),
                         }
                     }
                 },
@@ -239,19 +243,24 @@ impl Inner {
         }
         {
             let mut table = self.table();
-            let (incarnation, highest) = table.dials.entry(peer).or_default();
-            if theirs.incarnation > *incarnation {
-                (*incarnation, *highest) = (theirs.incarnation, theirs.dial.max(*highest));
-            }
+            let highest = table.dials.entry(peer).or_default();
             *highest = theirs.dial.max(*highest);
             table.addresses.entry(peer).or_default().worked(connection.remote_address(), self.clock.now());
         }
-        self.learn(peer, Origin::Told, theirs.addresses.into_iter().take(MAX_ADDRESSES).collect());
+        let apart = theirs.wall.abs_diff(self.clock.wall().as_second());
+        if apart > CLOCKS_APART {
+            tracing::warn!(%peer, seconds = apart, "its clock and ours disagree: certificates may seem expired, or not good yet");
+        }
+        self.show(peer, |state| {
+            state.incarnation = theirs.incarnation.max(state.incarnation);
+            state.build = theirs.build.chars().take(MAX_BUILD).collect();
+            state.sees_us_at = Some(canonical(theirs.seen));
+        });
+        self.learn(peer, Origin::Told, theirs.addresses);
         Ok(Link {
             peer,
             alpn,
             rank: Rank::new(theirs.incarnation, theirs.dial, dialler),
-            sees_us_at: theirs.seen,
             connection: connection.clone(),
             streams: TaskTracker::new(),
         })
@@ -260,8 +269,8 @@ impl Inner {
     /// One more than any dial between the two nodes so far, as far as we know.
     fn next_dial(&self, to: NodeId) -> u64 {
         let mut table = self.table();
-        let (_, highest) = table.dials.entry(to).or_default();
-        *highest += 1;
+        let highest = table.dials.entry(to).or_default();
+        *highest = highest.saturating_add(1);
         *highest
     }
 
@@ -269,7 +278,9 @@ impl Inner {
     fn keep(self: &Arc<Self>, link: Link) {
         let link = Arc::new(link);
         if !self.members.is_member(link.peer) {
-            return Close::NotMember.close(&link.connection);
+            Close::NotMember.close(&link.connection);
+            self.set(link.peer, link.alpn, |state| matches!(state, State::Searching).then_some(State::Idle));
+            return;
         }
         let mut other = None;
         self.table().slots.entry((link.peer, link.alpn)).or_default().state.send_modify(|state| match state {
@@ -285,14 +296,7 @@ impl Inner {
             let shutdown = self.shutdown.clone();
             self.tasks.spawn(async move { shutdown.run_until_cancelled(other.retire()).await });
         }
-        if link.alpn == Alpn::Peer {
-            let (incarnation, sees_us_at) = (link.rank.incarnation, link.sees_us_at);
-            self.publish(|peers| {
-                let peer = peers.entry(link.peer).or_default();
-                (peer.is_up, peer.incarnation) = (true, peer.incarnation.max(incarnation));
-                peer.sees_us_at = Some(sees_us_at);
-            });
-        }
+        self.show(link.peer, |_| {});
         let inner = Arc::clone(self);
         self.tasks.spawn(async move { inner.attend(&link).await });
     }
@@ -331,13 +335,7 @@ impl Inner {
             return;
         }
         tracing::debug!(peer = %link.peer, alpn = %link.alpn, because = reason.as_ref().map(because), "lost");
-        if link.alpn == Alpn::Peer {
-            self.publish(|peers| {
-                if let Some(peer) = peers.get_mut(&link.peer) {
-                    peer.is_up = false;
-                }
-            });
-        }
+        self.show(link.peer, |_| {});
         if reason.is_none_or(|reason| !Close::NotMember.is(&reason)) {
             self.search(link.peer, link.alpn);
         }
