@@ -48,7 +48,7 @@ pub(crate) fn check(
 pub(crate) fn kind_allows(verb: Verb, kind: &Kind, subject: &Subject) -> Result<(), Refusal> {
     let changes = match verb {
         Verb::Read => return Ok(()),
-        Verb::Apply | Verb::Create => false, // an apply to an object that exists is a change, but its manifest might be the first
+        Verb::Apply | Verb::Create => false, // whether there is anything to apply to is not known yet
         Verb::Replace | Verb::Patch | Verb::Delete | Verb::Scale => true,
     };
     match (kind.access, changes) {

@@ -48,6 +48,10 @@ pub(crate) fn carry(kind: &Kind, stored: &Object, next: &mut Object) {
             }
         }
     }
+    let changed = |field| next.at(&["spec", field]) != stored.at(&["spec", field]);
+    if changed("clusterIP") && !changed("clusterIPs") {
+        next.unset(&["spec", "clusterIPs"]); // it follows `clusterIP`
+    }
     let nodes = service_type(next) == "NodePort";
     if !nodes && next.at(&["spec", "externalTrafficPolicy"]) == stored.at(&["spec", "externalTrafficPolicy"]) {
         next.unset(&["spec", "externalTrafficPolicy"]);

@@ -84,6 +84,3 @@ fn items<'a>(
     let list = map.get_mut(field).and_then(Value::as_array_mut);
     list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
-
-#[cfg(test)]
-mod tests;

@@ -78,11 +78,9 @@ fn may_go(kind: &Kind, subject: &Subject, object: &Object) -> Result<(), Refusal
     }
     if kind == &NODES && object.is_true("Ready") {
         let because = "the node is Ready: it would run on without being known";
-        let hint = format!(
-            "`quorate cordon {0}` keeps new pods away; stop the daemon on it first, then delete it",
-            object.name()
-        );
-        return Err(subject.refuse(Reason::Conflict, because).hint(hint));
+        return Err(subject
+            .refuse(Reason::Conflict, because)
+            .hint("stop the daemon on it first, then delete the node"));
     }
     Ok(())
 }

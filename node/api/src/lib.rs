@@ -23,6 +23,8 @@ mod report;
 mod seam;
 mod select;
 mod table;
+#[cfg(test)]
+mod testing;
 mod update;
 mod validate;
 mod verbs;

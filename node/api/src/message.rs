@@ -61,7 +61,12 @@ impl Subject {
     /// All that is wrong with an object, in one refusal.
     pub(crate) fn invalid(&self, problems: &[Problem]) -> Refusal {
         let because = problems.iter().map(|problem| problem.text.as_str()).collect::<Vec<_>>().join("; ");
-        let hints = problems.iter().filter_map(|problem| problem.hint.as_deref()).collect::<Vec<_>>();
+        let mut hints: Vec<&str> = Vec::new();
+        for hint in problems.iter().filter_map(|problem| problem.hint.as_deref()) {
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
+        }
         let refusal = self.refuse(Reason::Invalid, because);
         if hints.is_empty() { refusal } else { refusal.hint(hints.join("; ")) }
     }

@@ -195,7 +195,10 @@ fn created(incoming: Incoming, snapshot: &Snapshot, moment: &Moment<'_>) -> Resu
     default::fill(kind, &mut object);
     default::first_status(kind, &mut object);
     let mut txn = admit::create(kind, &subject, &object, snapshot)?;
-    validate::object(kind, &object).map_err(|problems| subject.invalid(&problems))?;
+    let problems = validate::object(kind, &object);
+    if !problems.is_empty() {
+        return Err(subject.invalid(&problems));
+    }
     metadata::create(&mut object, moment);
     txn = addresses::assign(&subject, kind, None, &mut object, snapshot, moment, txn)?;
     let key = kind

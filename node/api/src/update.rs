@@ -35,7 +35,10 @@ pub(crate) fn plan(
     }
     default::fill(kind, &mut next);
     addresses::carry(kind, &stored.object, &mut next);
-    if next == stored.object {
+    // What was written before there was a default, or past this pipeline, is compared as if it had it.
+    let mut known = stored.object.clone();
+    default::fill(kind, &mut known);
+    if next == known {
         return Ok(Plan::unchanged(stored, ChangeKind::Unchanged, Vec::new()));
     }
     if let Some(seen) = seen.filter(|seen| *seen != stored.modified) {
@@ -44,10 +47,12 @@ pub(crate) fn plan(
             .refuse(Reason::Conflict, because)
             .hint("read it again and make the change to what it is now, or leave out `metadata.resourceVersion`"));
     }
-    validate::object(kind, &next)
-        .and_then(|()| validate::change(kind, &stored.object, &next))
-        .map_err(|problems| subject.invalid(&problems))?;
-    metadata::generation(&stored.object, &mut next);
+    let mut problems = validate::change(kind, &known, &next);
+    problems.extend(validate::object(kind, &next));
+    if !problems.is_empty() {
+        return Err(subject.invalid(&problems));
+    }
+    metadata::generation(&known, &mut next);
     let txn = Txn::new();
     let txn = if delete::is_finished(kind, &stored.object, &next) {
         addresses::release(&stored.object, snapshot, txn).remove(stored.key.clone(), stored.modified)

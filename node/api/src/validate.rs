@@ -5,9 +5,11 @@
 //! Invariant: all problems are named, not only the first; each names its field.
 
 mod apps;
+mod container;
 mod core;
 mod names;
 mod pod;
+mod rules;
 
 use quorate_proto::{kinds::Kind, object::Object, selector::is_label_name, selector::is_label_value};
 use serde::de::DeserializeOwned;
@@ -15,7 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::message::{Problem, cut};
 
 /// Validates a whole object, with its defaults.
-pub(crate) fn object(kind: &Kind, object: &Object) -> Result<(), Vec<Problem>> {
+pub(crate) fn object(kind: &Kind, object: &Object) -> Vec<Problem> {
     let mut problems = Vec::new();
     metadata(kind, object, &mut problems);
     match (kind.group, kind.kind) {
@@ -28,11 +30,11 @@ pub(crate) fn object(kind: &Kind, object: &Object) -> Result<(), Vec<Problem>> {
         ("apps", "ReplicaSet") => typed(object, &mut problems, apps::replicaset),
         _ => {}
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    problems
 }
 
 /// Validates what a change does to fields that must not change.
-pub(crate) fn change(kind: &Kind, stored: &Object, next: &Object) -> Result<(), Vec<Problem>> {
+pub(crate) fn change(kind: &Kind, stored: &Object, next: &Object) -> Vec<Problem> {
     let mut problems = Vec::new();
     let added = next.finalizers().into_iter().find(|name| !stored.finalizers().contains(name));
     if let Some(name) = added.filter(|_| stored.deletion_timestamp().is_some()) {
@@ -46,7 +48,7 @@ pub(crate) fn change(kind: &Kind, stored: &Object, next: &Object) -> Result<(), 
         ("apps", "Deployment" | "ReplicaSet") => fixed(stored, next, &["spec", "selector"], &mut problems),
         _ => {}
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    problems
 }
 
 /// A field that stays as it was when the object was made.
@@ -117,6 +119,3 @@ fn labels<'a>(path: &str, labels: impl IntoIterator<Item = (&'a str, &'a str)>, 
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -56,9 +56,16 @@ fn container(container: &mut Map<String, Value>) {
 }
 
 fn volume(volume: &mut Map<String, Value>) {
-    for source in ["configMap", "secret"] {
+    for source in ["configMap", "secret", "downwardAPI"] {
         if let Some(source) = inner(volume, source) {
             missing(source, "defaultMode", FILE_MODE);
+        }
+    }
+    if let Some(downward) = inner(volume, "downwardAPI") {
+        for file in items(downward, "items") {
+            if let Some(field) = inner(file, "fieldRef") {
+                missing(field, "apiVersion", "v1");
+            }
         }
     }
     if let Some(host) = inner(volume, "hostPath") {

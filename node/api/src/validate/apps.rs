@@ -11,7 +11,7 @@ use quorate_proto::{
     selector::Selector,
 };
 
-use super::{labels, pod};
+use super::{labels, pod, rules};
 use crate::message::{Problem, cut};
 
 /// The most replicas of one deployment or replica set: beyond what a cluster of this size can run.
@@ -24,15 +24,15 @@ pub(super) fn deployment(deployment: &Deployment, problems: &mut Vec<Problem>) {
     };
     replicas(spec.replicas, problems);
     selected(&spec.selector, &spec.template, problems);
-    pod::not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from), problems);
-    pod::not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from), problems);
+    rules::not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from), problems);
+    rules::not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from), problems);
     if let (Some(deadline), ready) = (spec.progress_deadline_seconds, spec.min_ready_seconds.unwrap_or_default())
         && deadline <= ready
     {
         problems.push(Problem::new("spec.progressDeadlineSeconds", "must be more than `minReadySeconds`"));
     }
     let Some(strategy) = &spec.strategy else { return };
-    pod::one_of("spec.strategy.type", strategy.type_.as_deref(), &["RollingUpdate", "Recreate"], problems);
+    rules::one_of("spec.strategy.type", strategy.type_.as_deref(), &["RollingUpdate", "Recreate"], problems);
     let Some(rolling) = &strategy.rolling_update else { return };
     if strategy.type_.as_deref() == Some("Recreate") {
         problems.push(Problem::new("spec.strategy.rollingUpdate", "must not be there where the type is `Recreate`"));
@@ -54,7 +54,7 @@ pub(super) fn replicaset(set: &ReplicaSet, problems: &mut Vec<Problem>) {
         return;
     };
     replicas(spec.replicas, problems);
-    pod::not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from), problems);
+    rules::not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from), problems);
     match &spec.template {
         Some(template) => selected(&spec.selector, template, problems),
         None => problems.push(Problem::new("spec.template", "is missing")),
@@ -63,7 +63,7 @@ pub(super) fn replicaset(set: &ReplicaSet, problems: &mut Vec<Problem>) {
 
 fn replicas(replicas: Option<i32>, problems: &mut Vec<Problem>) {
     if let Some(replicas) = replicas {
-        pod::number("spec.replicas", replicas, 0..=MAX_REPLICAS, problems);
+        rules::number("spec.replicas", replicas, 0..=MAX_REPLICAS, problems);
     }
 }
 

@@ -10,7 +10,7 @@ use quorate_proto::{
     object::Object,
 };
 
-use super::{labels, names, pod};
+use super::{labels, names, rules};
 use crate::{
     addresses::NODE_PORTS,
     message::{Problem, cut},
@@ -25,7 +25,7 @@ pub(super) fn service(service: &Service, problems: &mut Vec<Problem>) {
         return;
     };
     let service_type = spec.type_.as_deref().unwrap_or("ClusterIP");
-    pod::one_of("spec.type", Some(service_type), &["ClusterIP", "NodePort", "ExternalName"], problems);
+    rules::one_of("spec.type", Some(service_type), &["ClusterIP", "NodePort", "ExternalName"], problems);
     let headless = spec.cluster_ip.as_deref() == Some("None");
     let ports = spec.ports.as_deref().unwrap_or_default();
     if service_type == "ExternalName" {
@@ -60,10 +60,10 @@ pub(super) fn service(service: &Service, problems: &mut Vec<Problem>) {
     for (index, port) in ports.iter().enumerate() {
         let path = format!("spec.ports[{index}]");
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        pod::number(&format!("{path}.port"), port.port, 1..=65_535, problems);
-        pod::one_of(&format!("{path}.protocol"), Some(protocol), &["TCP", "UDP"], problems);
+        rules::number(&format!("{path}.port"), port.port, 1..=65_535, problems);
+        rules::one_of(&format!("{path}.protocol"), Some(protocol), &["TCP", "UDP"], problems);
         if let Some(target) = &port.target_port {
-            pod::target(&format!("{path}.targetPort"), target, problems);
+            rules::target(&format!("{path}.targetPort"), target, problems);
         }
         match port.name.as_deref().filter(|name| !name.is_empty()) {
             None if ports.len() > 1 => {
@@ -86,7 +86,7 @@ pub(super) fn service(service: &Service, problems: &mut Vec<Problem>) {
         if service_type != "NodePort" {
             problems.push(Problem::new(&path, "needs the type `NodePort`"));
         }
-        pod::number(&path, number, i32::from(*NODE_PORTS.start())..=i32::from(*NODE_PORTS.end()), problems);
+        rules::number(&path, number, i32::from(*NODE_PORTS.start())..=i32::from(*NODE_PORTS.end()), problems);
         if !nodes_seen.insert((number, protocol)) {
             problems.push(Problem::new(&path, format!("{number} is used twice over {protocol}")));
         }
@@ -128,7 +128,7 @@ pub(super) fn node(node: &Node, problems: &mut Vec<Problem>) {
         let path = format!("spec.taints[{index}]");
         labels(&path, [(taint.key.as_str(), taint.value.as_deref().unwrap_or_default())], problems);
         let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-        pod::one_of(&format!("{path}.effect"), Some(&taint.effect), &effects, problems);
+        rules::one_of(&format!("{path}.effect"), Some(&taint.effect), &effects, problems);
     }
 }
 

@@ -1,19 +1,22 @@
 //! Pods and pod templates.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use quorate_proto::{
-    k8s::{
-        api::core::v1::{Container, EnvVar, Pod, PodSpec, Probe, ResourceRequirements, Toleration, Volume},
-        apimachinery::pkg::util::intstr::IntOrString,
-    },
+    k8s::api::core::v1::{Pod, PodSpec, Toleration, Volume},
     object::Object,
-    quantity::Quantity,
+    selector::Requirement,
 };
 use serde_json::Value;
 
-use super::{labels, names};
+use super::{
+    container, labels, names,
+    rules::{not_negative, one_of, pod_field, relative},
+};
 use crate::message::{Problem, cut};
+
+/// The most name servers of a pod, as in Kubernetes: resolvers ask no more.
+const MAX_NAMESERVERS: usize = 3;
 
 pub(super) fn object(pod: &Pod, problems: &mut Vec<Problem>) {
     match &pod.spec {
@@ -78,7 +81,7 @@ pub(super) fn spec(path: &str, spec: &PodSpec, problems: &mut Vec<Problem>) {
         if !seen.insert(&container.name) {
             problems.push(Problem::new(&format!("{path}.name"), format!("`{}` is used twice", cut(&container.name))));
         }
-        self::container(&path, container, init, &volumes, problems);
+        container::container(&path, container, init, &volumes, problems);
     }
     one_of(
         &format!("{path}.restartPolicy"),
@@ -95,6 +98,12 @@ pub(super) fn spec(path: &str, spec: &PodSpec, problems: &mut Vec<Problem>) {
     if let Some(Err(sentence)) = spec.node_name.as_deref().map(names::subdomain) {
         problems.push(Problem::new(&format!("{path}.nodeName"), sentence));
     }
+    if spec.host_pid == Some(true) && spec.share_process_namespace == Some(true) {
+        problems
+            .push(Problem::new(&format!("{path}.shareProcessNamespace"), "must not be there together with `hostPID`"));
+    }
+    names_and_addresses(path, spec, problems);
+    affinity(path, spec, problems);
     if let Some(selector) = &spec.node_selector {
         labels(
             &format!("{path}.nodeSelector"),
@@ -107,150 +116,57 @@ pub(super) fn spec(path: &str, spec: &PodSpec, problems: &mut Vec<Problem>) {
     }
 }
 
-fn container(path: &str, container: &Container, init: bool, volumes: &BTreeSet<&str>, problems: &mut Vec<Problem>) {
-    if let Err(sentence) = names::label(&container.name) {
-        problems.push(Problem::new(&format!("{path}.name"), sentence));
+/// How a pod resolves names, and what it is to know without asking.
+fn names_and_addresses(path: &str, spec: &PodSpec, problems: &mut Vec<Problem>) {
+    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    one_of(&format!("{path}.dnsPolicy"), spec.dns_policy.as_deref(), &policies, problems);
+    let servers = spec.dns_config.iter().flat_map(|config| config.nameservers.iter().flatten()).collect::<Vec<_>>();
+    if spec.dns_policy.as_deref() == Some("None") && servers.is_empty() {
+        let sentence = "needs at least one server where `dnsPolicy` is `None`";
+        problems.push(Problem::new(&format!("{path}.dnsConfig.nameservers"), sentence));
     }
-    match container.image.as_deref() {
-        None | Some("") => problems.push(Problem::new(&format!("{path}.image"), "is missing")),
-        Some(image) if image.trim() != image => {
-            problems.push(Problem::new(&format!("{path}.image"), "must not begin or end with a space"));
+    if servers.len() > MAX_NAMESERVERS {
+        let sentence = format!("has {} servers, at most {MAX_NAMESERVERS} are asked", servers.len());
+        problems.push(Problem::new(&format!("{path}.dnsConfig.nameservers"), sentence));
+    }
+    let aliases = spec.host_aliases.iter().flatten();
+    let addresses = servers.into_iter().map(|server| ("dnsConfig.nameservers", server));
+    for (field, address) in addresses.chain(aliases.clone().map(|alias| ("hostAliases", &alias.ip))) {
+        if address.parse::<IpAddr>().is_err() {
+            let sentence = format!("has `{}`, which is no IP address", cut(address));
+            problems.push(Problem::new(&format!("{path}.{field}"), sentence));
         }
-        Some(_) => {}
     }
-    let policies = ["Always", "IfNotPresent", "Never"];
-    one_of(&format!("{path}.imagePullPolicy"), container.image_pull_policy.as_deref(), &policies, problems);
-    let mut ports = BTreeSet::new();
-    for (index, port) in container.ports.iter().flatten().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        number(&format!("{path}.containerPort"), port.container_port, 1..=65_535, problems);
-        if let Some(name) = port.name.as_deref() {
-            if let Err(sentence) = names::port(name) {
-                problems.push(Problem::new(&format!("{path}.name"), sentence));
-            } else if !ports.insert(name) {
-                problems.push(Problem::new(&format!("{path}.name"), format!("`{}` is used twice", cut(name))));
+    for name in aliases.flat_map(|alias| alias.hostnames.iter().flatten()) {
+        if let Err(sentence) = names::subdomain(name) {
+            problems.push(Problem::new(&format!("{path}.hostAliases"), sentence));
+        }
+    }
+}
+
+/// The nodes a pod may run on, as far as its affinity says.
+fn affinity(path: &str, spec: &PodSpec, problems: &mut Vec<Problem>) {
+    let node = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let Some(required) = node.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref()) else {
+        return;
+    };
+    let path = format!("{path}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
+    if required.node_selector_terms.is_empty() {
+        problems.push(Problem::new(&path, "must have at least one term"));
+    }
+    for (index, term) in required.node_selector_terms.iter().enumerate() {
+        for expression in term.match_expressions.iter().flatten() {
+            let values = expression.values.as_deref().unwrap_or_default();
+            if let Err(error) = Requirement::new(&expression.key, &expression.operator, values) {
+                problems.push(Problem::new(
+                    &format!("{path}[{index}].matchExpressions"),
+                    format!("is no selector: {error}"),
+                ));
             }
         }
-    }
-    for (index, variable) in container.env.iter().flatten().enumerate() {
-        self::variable(&format!("{path}.env[{index}]"), variable, problems);
-    }
-    for (index, source) in container.env_from.iter().flatten().enumerate() {
-        if source.config_map_ref.is_some() == source.secret_ref.is_some() {
-            let sentence = "needs exactly one of `configMapRef` and `secretRef`";
-            problems.push(Problem::new(&format!("{path}.envFrom[{index}]"), sentence));
-        }
-    }
-    let mut mounted = BTreeSet::new();
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let path = format!("{path}.volumeMounts[{index}]");
-        if !volumes.contains(mount.name.as_str()) {
-            let sentence = format!("is `{}`, but the pod has no such volume", cut(&mount.name));
-            problems.push(Problem::new(&format!("{path}.name"), sentence).hint("add it to `volumes`"));
-        }
-        if !mount.mount_path.starts_with('/') {
-            let sentence = format!("must begin with `/`, not be `{}`", cut(&mount.mount_path));
-            problems.push(Problem::new(&format!("{path}.mountPath"), sentence));
-        }
-        if !mounted.insert(&mount.mount_path) {
-            problems.push(Problem::new(
-                &format!("{path}.mountPath"),
-                format!("`{}` is used twice", cut(&mount.mount_path)),
-            ));
-        }
-    }
-    if let Some(resources) = &container.resources {
-        self::resources(&format!("{path}.resources"), resources, problems);
-    }
-    for (field, probe) in [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-    ] {
-        let Some(probe) = probe else { continue };
-        let path = format!("{path}.{field}");
-        if init {
-            problems.push(Problem::new(&path, "is not possible for an init container: it is waited for until it ends"));
-        }
-        self::probe(&path, probe, field != "readinessProbe", problems);
-    }
-}
-
-fn variable(path: &str, variable: &EnvVar, problems: &mut Vec<Problem>) {
-    if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
-        let sentence = format!("must not be empty and must not contain `=`, as `{}`", cut(&variable.name));
-        problems.push(Problem::new(&format!("{path}.name"), sentence));
-    }
-    let Some(from) = &variable.value_from else { return };
-    let path = format!("{path}.valueFrom");
-    let sources = [from.config_map_key_ref.is_some(), from.secret_key_ref.is_some(), from.field_ref.is_some()];
-    if sources.iter().filter(|given| **given).count() != 1 {
-        problems.push(Problem::new(&path, "needs exactly one of `configMapKeyRef`, `secretKeyRef` and `fieldRef`"));
-    }
-    if variable.value.as_deref().is_some_and(|value| !value.is_empty()) {
-        problems.push(Problem::new(&path, "must not be there together with `value`"));
-    }
-}
-
-fn resources(path: &str, resources: &ResourceRequirements, problems: &mut Vec<Problem>) {
-    let mut amounts = [("requests", &resources.requests), ("limits", &resources.limits)].map(|(field, amounts)| {
-        let mut read = std::collections::BTreeMap::new();
-        for (resource, amount) in amounts.iter().flatten() {
-            let path = format!("{path}.{field}.{resource}");
-            match amount.0.parse::<Quantity>() {
-                Ok(amount) if amount < Quantity::ZERO => problems.push(Problem::new(&path, "must not be negative")),
-                Ok(amount) => {
-                    read.insert(resource.as_str(), amount);
-                }
-                Err(error) => problems.push(Problem::new(&path, format!("is no amount: {error}"))),
-            }
-        }
-        read
-    });
-    let limits = std::mem::take(&mut amounts[1]);
-    for (resource, request) in &amounts[0] {
-        if let Some(limit) = limits.get(resource).filter(|limit| *limit < request) {
-            let sentence = format!("is {request}, more than the limit of {limit}");
-            problems.push(Problem::new(&format!("{path}.requests.{resource}"), sentence));
-        }
-    }
-}
-
-fn probe(path: &str, probe: &Probe, once: bool, problems: &mut Vec<Problem>) {
-    let handlers = [probe.exec.is_some(), probe.http_get.is_some(), probe.tcp_socket.is_some()];
-    if handlers.iter().filter(|given| **given).count() != 1 {
-        problems.push(Problem::new(path, "needs exactly one of `exec`, `httpGet` and `tcpSocket`"));
-    }
-    if probe.exec.as_ref().is_some_and(|exec| exec.command.iter().flatten().next().is_none()) {
-        problems.push(Problem::new(&format!("{path}.exec.command"), "must not be empty"));
-    }
-    for port in probe.http_get.iter().map(|get| &get.port).chain(probe.tcp_socket.iter().map(|socket| &socket.port)) {
-        target(&format!("{path}.port"), port, problems);
-    }
-    not_negative(&format!("{path}.initialDelaySeconds"), probe.initial_delay_seconds.map(i64::from), problems);
-    for (field, value) in [
-        ("periodSeconds", probe.period_seconds),
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-    ] {
-        if value.is_some_and(|value| value < 1) {
-            problems.push(Problem::new(&format!("{path}.{field}"), "must be at least 1"));
-        }
-    }
-    if once && probe.success_threshold.is_some_and(|value| value > 1) {
-        problems.push(Problem::new(&format!("{path}.successThreshold"), "must be 1 for liveness and startup"));
-    }
-}
-
-/// A port, by number or by name.
-pub(super) fn target(path: &str, port: &IntOrString, problems: &mut Vec<Problem>) {
-    match port {
-        IntOrString::Int(port) => number(path, *port, 1..=65_535, problems),
-        IntOrString::String(name) => {
-            if let Err(sentence) = names::port(name) {
-                problems.push(Problem::new(path, sentence));
-            }
+        for field in term.match_fields.iter().flatten().filter(|field| field.key != "metadata.name") {
+            let sentence = format!("has the key `{}`: nodes are selected by `metadata.name` only", cut(&field.key));
+            problems.push(Problem::new(&format!("{path}[{index}].matchFields"), sentence));
         }
     }
 }
@@ -268,6 +184,7 @@ fn volumes<'a>(path: &str, volumes: &'a [Volume], problems: &mut Vec<Problem>) -
         let sources = [
             volume.config_map.is_some(),
             volume.secret.is_some(),
+            volume.downward_api.is_some(),
             volume.empty_dir.is_some(),
             volume.host_path.is_some(),
         ];
@@ -289,11 +206,17 @@ fn volumes<'a>(path: &str, volumes: &'a [Volume], problems: &mut Vec<Problem>) -
         }
         let items = volume.config_map.iter().flat_map(|source| source.items.iter().flatten());
         let items = items.chain(volume.secret.iter().flat_map(|source| source.items.iter().flatten()));
-        for item in items.filter(|item| {
-            item.path.is_empty() || item.path.starts_with('/') || item.path.split('/').any(|part| part == "..")
-        }) {
-            let sentence = format!("has the path `{}`: it must be relative and not contain `..`", cut(&item.path));
-            problems.push(Problem::new(&format!("{path}.items"), sentence));
+        for item in items {
+            relative(&format!("{path}.items"), &item.path, problems);
+        }
+        for file in volume.downward_api.iter().flat_map(|source| source.items.iter().flatten()) {
+            relative(&format!("{path}.downwardAPI.items"), &file.path, problems);
+            match &file.field_ref {
+                Some(field) => {
+                    pod_field(&format!("{path}.downwardAPI.items.fieldRef.fieldPath"), &field.field_path, problems)
+                }
+                None => problems.push(Problem::new(&format!("{path}.downwardAPI.items.fieldRef"), "is missing")),
+            }
         }
     }
     seen
@@ -317,24 +240,5 @@ fn toleration(path: &str, toleration: &Toleration, problems: &mut Vec<Problem>) 
     }
     if toleration.toleration_seconds.is_some() && toleration.effect.as_deref() != Some("NoExecute") {
         problems.push(Problem::new(&format!("{path}.tolerationSeconds"), "needs the effect `NoExecute`"));
-    }
-}
-
-pub(super) fn one_of(path: &str, value: Option<&str>, known: &[&str], problems: &mut Vec<Problem>) {
-    if let Some(value) = value.filter(|value| !known.contains(value)) {
-        let known = known.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
-        problems.push(Problem::new(path, format!("must be one of {known}, not `{}`", cut(value))));
-    }
-}
-
-pub(super) fn not_negative(path: &str, value: Option<i64>, problems: &mut Vec<Problem>) {
-    if let Some(value) = value.filter(|value| *value < 0) {
-        problems.push(Problem::new(path, format!("must not be negative, but is {value}")));
-    }
-}
-
-pub(super) fn number(path: &str, value: i32, range: std::ops::RangeInclusive<i32>, problems: &mut Vec<Problem>) {
-    if !range.contains(&value) {
-        problems.push(Problem::new(path, format!("must be from {} to {}, not {value}", range.start(), range.end())));
     }
 }
