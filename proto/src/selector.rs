@@ -5,7 +5,7 @@
 //!
 //! Invariant: parsing takes time and memory in proportion to a text of at most [`MAX_LENGTH`] bytes.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
@@ -177,21 +177,6 @@ impl Selector {
     pub const fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
-
-    /// The labels that something must have exactly so to be selected, by name.
-    #[must_use]
-    pub fn exact(&self) -> BTreeMap<&str, &str> {
-        self.requirements
-            .iter()
-            .filter_map(|requirement| match &requirement.operator {
-                Operator::In(values) => match values.as_slice() {
-                    [value] => Some((requirement.label.as_str(), value.as_str())),
-                    _ => None,
-                },
-                _ => None,
-            })
-            .collect()
-    }
 }
 
 impl Requirement {
@@ -300,12 +285,12 @@ impl FieldSelector {
     pub fn selects(&self, object: &Object) -> bool {
         self.requirements.iter().all(|requirement| {
             let path: Vec<&str> = requirement.path.split('.').collect();
-            let equal = match object.at(&path) {
-                None | Some(Value::Null) => requirement.value.is_empty(),
-                Some(Value::String(text)) => *text == requirement.value,
-                Some(other) => other.to_string() == requirement.value,
+            let found = match object.at(&path) {
+                None | Some(Value::Null) => String::new(),
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
             };
-            equal == requirement.equal
+            (found == requirement.value) == requirement.equal
         })
     }
 }

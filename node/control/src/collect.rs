@@ -22,11 +22,12 @@ pub(crate) fn collect(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision 
     let mut decision = Decision::default();
     for stored in snapshot.objects.all() {
         let is_pod = stored.key.resource() == PODS.plural && stored.key.group() == PODS.group;
-        let txn = if let Some(absences) = orphaned(snapshot.objects, stored) {
+        let txn = if let Some(without_node) = is_pod.then(|| without_node(snapshot.objects, &stored.object)).flatten() {
+            delete(without_node, stored, moment.wall)
+        } else if let Some(absences) = orphaned(snapshot.objects, stored) {
             if is_pod { end(absences, stored, moment.wall) } else { delete(absences, stored, moment.wall) }
         } else if is_pod {
-            let Some(without_node) = without_node(snapshot.objects, &stored.object) else { continue };
-            delete(without_node, stored, moment.wall)
+            continue;
         } else if is_terminating(&stored.object) && !is_namespace(stored) && stored.object.finalizers().is_empty() {
             delete(Txn::new(), stored, moment.wall)
         } else {

@@ -111,7 +111,13 @@ pub fn decide(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision {
         for txn in decision.operations {
             let stale = txn.compares.iter().map(|compare| &compare.key).any(|key| written.contains(key))
                 || txn.writes.iter().any(|write| written.contains(write.key()));
-            if !stale && txn.operations() <= MAX_OPERATIONS && txn.size() <= MAX_TXN {
+            if stale {
+                continue;
+            }
+            if txn.operations() > MAX_OPERATIONS || txn.size() > MAX_TXN {
+                let reason = format!("what must be written together has {} bytes, more than {MAX_TXN}", txn.size());
+                merged.reasons.extend(txn.writes.first().map(|write| (write.key().clone(), reason)));
+            } else {
                 written.extend(txn.writes.iter().map(|write| write.key().clone()));
                 merged.operations.push(txn);
             }

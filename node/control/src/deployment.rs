@@ -6,7 +6,7 @@
 //! Invariant: one transaction per deployment and decision, which compares the deployment and every set it sizes: two decisions on the same
 //! snapshot take one step.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use quorate_proto::{
     kinds::{DEPLOYMENTS, PODS, REPLICASETS},
@@ -79,7 +79,7 @@ pub(crate) fn roll_out(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision
 /// A replicaset, as it is and as it should be.
 struct Set<'a> {
     before: &'a Stored,
-    after: Object,
+    after: Cow<'a, Object>,
     size: Size,
     ready: i64,
     /// Pods that have not ended, whether asked to or not.
@@ -103,7 +103,7 @@ impl<'a> Set<'a> {
             most: annotated(object, MOST),
         };
         let alive = pods.iter().filter(|pod| !is_finished(&pod.object)).count();
-        Self { before: set, after: object.clone(), size, ready: count(&is_ready), alive }
+        Self { before: set, after: Cow::Borrowed(object), size, ready: count(&is_ready), alive }
     }
 
     fn created(&self) -> quorate_proto::txn::Revision {
@@ -112,7 +112,7 @@ impl<'a> Set<'a> {
 
     fn resize(&mut self, replicas: i64) {
         if replicas != self.size.asked {
-            set_spec(&mut self.after, "replicas", replicas);
+            set_spec(self.after.to_mut(), "replicas", replicas);
         }
     }
 }
@@ -125,8 +125,10 @@ fn annotated(object: &Object, annotation: &str) -> Option<i64> {
     object.annotation(annotation)?.parse().ok()
 }
 
-fn annotate(object: &mut Object, annotation: &str, value: &str) {
-    object.set(&["metadata", "annotations", annotation], value);
+fn annotate(object: &mut Cow<'_, Object>, annotation: &str, value: &str) {
+    if object.annotation(annotation) != Some(value) {
+        object.to_mut().set(&["metadata", "annotations", annotation], value);
+    }
 }
 
 fn take_step(
@@ -141,7 +143,7 @@ fn take_step(
     let rescaled = resize_if_scaled(wanted, &mut old);
     let mut new =
         old.iter().position(|set| template::is_of(&set.before.object, &wanted.template)).map(|at| old.remove(at));
-    let mut made = None;
+    let mut made: Option<Cow<'_, Object>> = None;
     if !rescaled && !wanted.paused {
         let old_alive: usize = old.iter().map(|set| set.alive).sum();
         let sizes: Vec<Size> = old.iter().map(|set| set.size).collect();
@@ -163,16 +165,16 @@ fn take_step(
             None if wanted.recreate && old_alive > 0 => {}
             None if !may_create_beside(snapshot.objects, &deployment.object) => {}
             None => {
-                made = template::new_set(snapshot.objects, deployment, wanted, moment);
+                made = template::new_set(snapshot.objects, deployment, wanted, moment).map(Cow::Owned);
                 match &mut made {
-                    Some(set) => set.set(&["spec", "replicas"], replicas),
+                    Some(set) => set.to_mut().set(&["spec", "replicas"], replicas),
                     None => decision.explain(&deployment.key, "every name its next replicaset could have is taken"),
                 }
             }
         }
     }
 
-    let mut changed = deployment.object.clone();
+    let mut changed = Cow::Borrowed(&deployment.object);
     let last = old.iter().filter_map(|set| annotated(&set.before.object, REVISION)).max().unwrap_or_default();
     if let Some(set) = new.as_mut().map(|set| &mut set.after).or(made.as_mut()) {
         let revision = annotated(set, REVISION).filter(|revision| *revision > last).unwrap_or(last + 1).to_string();
@@ -184,7 +186,7 @@ fn take_step(
             }
         }
         if number(set, &["spec", "minReadySeconds"]).unwrap_or_default() != wanted.min_ready_seconds {
-            set_spec(set, "minReadySeconds", wanted.min_ready_seconds);
+            set_spec(set.to_mut(), "minReadySeconds", wanted.min_ready_seconds);
         }
         note_bounds(set, wanted);
     }
@@ -197,7 +199,7 @@ fn take_step(
         (None, Some(set)) => Target::Found(set.before.object.name()),
         (None, None) => Target::Missing,
     };
-    status::write(&mut changed, wanted, &counts, target, moment, decision);
+    status::write(changed.to_mut(), wanted, &counts, target, moment, decision);
     if !counts.complete(wanted.bounds.desired) && !decision.reasons.contains_key(&deployment.key) {
         let Counts { updated, available, .. } = counts;
         let desired = wanted.bounds.desired;
@@ -218,7 +220,7 @@ fn take_step(
         txn = clean_up(txn, &old, wanted.history, moment);
     }
     // The compare on the deployment is the lock, even if its own document stays as it is.
-    decision.propose(if changed == deployment.object {
+    decision.propose(if *changed == deployment.object {
         txn.expect(deployment.key.clone(), Some(deployment.modified))
     } else {
         update(txn, deployment, &changed)
@@ -258,7 +260,7 @@ fn resize_if_scaled(wanted: &Wanted, sets: &mut [Set<'_>]) -> bool {
 }
 
 /// Notes what the set was sized for.
-fn note_bounds(set: &mut Object, wanted: &Wanted) {
+fn note_bounds(set: &mut Cow<'_, Object>, wanted: &Wanted) {
     annotate(set, DESIRED, &wanted.bounds.desired.to_string());
     annotate(set, MOST, &wanted.bounds.most().to_string());
 }

@@ -60,7 +60,11 @@ pub(crate) fn set_condition(object: &mut Object, wanted: Condition<'_>, wall: Ti
     for (field, value) in
         [("type", wanted.kind), ("status", wanted.status), ("reason", wanted.reason), ("message", wanted.message)]
     {
-        condition.insert(field.to_owned(), value.into());
+        if value.is_empty() {
+            condition.remove(field);
+        } else {
+            condition.insert(field.to_owned(), value.into());
+        }
     }
     let changed = condition != before;
     if changed {

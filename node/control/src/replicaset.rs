@@ -107,10 +107,8 @@ fn keep<'a>(
         let missing = (desired - active.len()).min(STEP);
         (txn, made) = make(set, missing, moment);
         if made == 0 {
-            decision.explain(
-                &set.key,
-                format!("one pod and the set are together larger than a transaction of {MAX_TXN} bytes"),
-            );
+            let reason = format!("no pod can be made of its template within a transaction of {MAX_TXN} bytes");
+            decision.explain(&set.key, reason);
         }
     }
     active.retain(|pod| !ended.contains(&pod.object.name()));
@@ -129,7 +127,7 @@ fn make(set: &Stored, missing: usize, moment: &Moment<'_>) -> (Txn, usize) {
     let room = MAX_TXN.saturating_sub(set.object.to_document().0.len() + 4096); // its status may grow a little
     let (mut txn, mut made) = (Txn::new(), 0);
     for _ in 0..missing {
-        let pod = new_pod(&set.object, moment);
+        let Some(pod) = new_pod(&set.object, moment) else { break };
         let Ok(key) = PODS.key(pod.namespace(), pod.name()) else { break };
         let next = txn.clone().create(key, pod.to_document());
         if next.size() > room {
@@ -141,32 +139,33 @@ fn make(set: &Stored, missing: usize, moment: &Moment<'_>) -> (Txn, usize) {
 }
 
 /// A pod from the set's template.
-fn new_pod(set: &Object, moment: &Moment<'_>) -> Object {
+fn new_pod(set: &Object, moment: &Moment<'_>) -> Option<Object> {
     let mut stem = set.name();
     while stem.len() >= MAX_STEM {
         stem = stem.get(..stem.len() - 1).unwrap_or_default();
     }
     let stem = format!("{stem}-");
-    let mut pod = set.clone();
-    pod.merge(
-        &json!({"apiVersion": PODS.api_version(), "kind": PODS.kind, "metadata": null, "spec": null, "status": null}),
-    );
-    for (path, default) in [("metadata", json!({})), ("spec", json!({}))] {
-        pod.set(&[path], set.at(&["spec", "template", path]).cloned().unwrap_or(default));
-    }
-    pod.merge(&json!({
-        "metadata": {
-            "name": format!("{stem}{}", moment.random.suffix(5)),
-            "generateName": stem,
-            "namespace": set.namespace(),
-            "uid": moment.random.uid(),
-            "creationTimestamp": rfc3339(moment.wall),
-            "generation": 1,
-            "ownerReferences": [controlled_by(set)],
-        },
+    let template = |part: &str| set.at(&["spec", "template", part]).cloned().unwrap_or_else(|| json!({}));
+    let mut pod = json!({
+        "apiVersion": PODS.api_version(),
+        "kind": PODS.kind,
+        "metadata": template("metadata"),
+        "spec": template("spec"),
         "status": {"phase": "Pending"},
-    }));
-    pod
+    });
+    let own = json!({
+        "name": format!("{stem}{}", moment.random.suffix(5)),
+        "generateName": stem,
+        "namespace": set.namespace(),
+        "uid": moment.random.uid(),
+        "creationTimestamp": rfc3339(moment.wall),
+        "generation": 1,
+        "ownerReferences": [controlled_by(set)],
+    });
+    if let (Some(Value::Object(metadata)), Value::Object(own)) = (pod.get_mut("metadata"), own) {
+        metadata.extend(own);
+    }
+    Object::from_value(pod).ok()
 }
 
 fn adopt(pod: &Stored, set: &Stored) -> Txn {

@@ -82,7 +82,7 @@ fn waits(pod: &Stored) -> bool {
 fn bind(pod: &Stored, node: &str, moment: &Moment<'_>) -> Txn {
     let mut bound = pod.object.clone();
     bound.set(&["spec", "nodeName"], node);
-    let scheduled = Condition { kind: "PodScheduled", status: "True", reason: "Scheduled", message: "" };
+    let scheduled = Condition { kind: "PodScheduled", status: "True", reason: "", message: "" };
     set_condition(&mut bound, scheduled, moment.wall);
     update(Txn::new(), pod, &bound)
 }

@@ -11,8 +11,8 @@ fn object(labels: &Value) -> Object {
     Object::from_value(pod).unwrap()
 }
 
-fn selects(text: &str, labels: Value) -> bool {
-    Selector::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).selects(&object(&labels))
+fn selects(text: &str, labels: &Value) -> bool {
+    Selector::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).selects(&object(labels))
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn labels_are_selected_as_in_kubernetes() {
         "example.com/size>11",
         "example.com/size<13,app=web",
     ] {
-        assert!(selects(text, web()), "{text}");
+        assert!(selects(text, &web()), "{text}");
     }
     for text in [
         "app=db",
@@ -49,7 +49,7 @@ fn labels_are_selected_as_in_kubernetes() {
         "example.com/size>12",
         "app>1",
     ] {
-        assert!(!selects(text, web()), "{text}");
+        assert!(!selects(text, &web()), "{text}");
     }
 }
 
@@ -88,7 +88,6 @@ fn a_label_selector_joins_labels_and_expressions() {
     }))
     .unwrap();
     assert_eq!(both.to_string(), "app=web,tier in (a,b),!old");
-    assert_eq!(both.exact(), BTreeMap::from([("app", "web")]));
     assert!(both.selects(&object(&json!({"app": "web", "tier": "b"}))));
     assert!(!both.selects(&object(&json!({"app": "web", "tier": "b", "old": "1"}))));
     assert!(selector(json!({})).unwrap().is_empty());

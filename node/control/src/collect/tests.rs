@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::{Cluster, deployment, pod};
 
-fn config(name: &str, owner: Value) -> Value {
+fn config(name: &str, owner: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "ownerReferences": [owner]}})
 }
 
@@ -30,10 +30,10 @@ fn only_an_owner_that_is_known_to_be_gone_counts() {
     let uid = cluster.get(&key).object.uid().to_owned();
     let owner =
         |kind: &str, version: &str, uid: &str| json!({"apiVersion": version, "kind": kind, "name": "web", "uid": uid});
-    cluster.apply(config("kept", owner("Deployment", "apps/v1", &uid)));
-    cluster.apply(config("another", owner("Deployment", "apps/v1", "its-namesake")));
-    cluster.apply(config("stranger", owner("Gadget", "example.com/v1", "who-knows")));
-    let mut shared = config("shared", owner("Deployment", "apps/v1", "gone"));
+    cluster.apply(config("kept", &owner("Deployment", "apps/v1", &uid)));
+    cluster.apply(config("another", &owner("Deployment", "apps/v1", "its-namesake")));
+    cluster.apply(config("stranger", &owner("Gadget", "example.com/v1", "who-knows")));
+    let mut shared = config("shared", &owner("Deployment", "apps/v1", "gone"));
     shared["metadata"]["ownerReferences"].as_array_mut().unwrap().push(owner("Deployment", "apps/v1", &uid));
     cluster.apply(shared);
     cluster.settle();
@@ -45,7 +45,7 @@ fn only_an_owner_that_is_known_to_be_gone_counts() {
 fn a_decision_is_void_if_the_owner_appears_meanwhile() {
     let mut cluster = Cluster::of_nodes(0);
     let owner = json!({"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "u1"});
-    let key = cluster.apply(config("a", owner));
+    let key = cluster.apply(config("a", &owner));
     let decision = cluster.decide();
     cluster.apply(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "uid": "u1"}}));
     assert_eq!(cluster.carry_out(&decision), 1);
@@ -56,7 +56,7 @@ fn a_decision_is_void_if_the_owner_appears_meanwhile() {
 fn finalizers_are_waited_for() {
     let mut cluster = Cluster::of_nodes(0);
     let owner = json!({"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "gone"});
-    let mut held = config("a", owner);
+    let mut held = config("a", &owner);
     held["metadata"]["finalizers"] = json!(["example.com/wait"]);
     let key = cluster.apply(held);
     cluster.settle();
@@ -75,6 +75,12 @@ fn a_pod_whose_node_is_gone_or_that_never_had_one_does_not_end_for_ever() {
     let mut unbound = pod("unbound");
     unbound["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z".into();
     cluster.apply(unbound);
+    let mut orphan = pod("orphan");
+    orphan["spec"]["nodeName"] = "n9".into();
+    orphan["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z".into();
+    orphan["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "gone", "controller": true}]);
+    cluster.apply(orphan);
     cluster.settle();
     assert_eq!(cluster.show(), [""; 0]);
 }

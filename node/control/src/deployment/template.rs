@@ -9,7 +9,7 @@ use quorate_proto::{
     snapshot::{Snapshot, Stored},
     world::rfc3339,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::wanted::Wanted;
 use crate::{decision::Moment, ownership::controlled_by};
@@ -22,11 +22,21 @@ const TRIES: u32 = 16;
 
 /// Whether a set has this template.
 pub(super) fn is_of(set: &Object, template: &Value) -> bool {
-    let mut own = set.at(&["spec", "template"]).cloned().unwrap_or_default();
-    if let Some(labels) = own.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-        labels.remove(TEMPLATE_HASH);
-    }
-    own == *template
+    set.at(&["spec", "template"]).is_some_and(|own| equal(own, template, &["metadata", "labels"]))
+}
+
+/// Whether two values are equal but for the hash in the map at `path`.
+fn equal(own: &Value, wanted: &Value, path: &[&str]) -> bool {
+    let (Value::Object(own), Value::Object(wanted)) = (own, wanted) else { return own == wanted };
+    let aside = path.first().copied().unwrap_or(TEMPLATE_HASH);
+    let others = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key(aside));
+    others(own) == others(wanted)
+        && own.iter().all(|(field, value)| field == aside || wanted.get(field) == Some(value))
+        && match (path.split_first(), own.get(aside), wanted.get(aside)) {
+            (None, ..) => true,
+            (Some((_, inner)), Some(own), Some(wanted)) => equal(own, wanted, inner),
+            (Some(_), own, wanted) => own == wanted,
+        }
 }
 
 /// A new set for the deployment's template, without replicas yet; `None` if every name it could have is taken.
