@@ -14,6 +14,9 @@ use thiserror::Error;
 
 use crate::{probe::Check, resources::Limits};
 
+#[cfg(test)]
+mod conformance;
+pub mod docker;
 pub mod simulated;
 
 /// What runs containers on this node.

@@ -118,14 +118,20 @@ pub(crate) fn container(
             (Some(path), None) => Some(path.clone()),
             (None, None) => None,
         };
+        let files = is_files(bound, &mount.name);
         let source = match below.filter(|below| !below.is_empty()) {
+            // What a container can write to it could turn into a link that leads out of the volume.
+            Some(_) if !files => {
+                return Err("subPath is supported only in configMap, secret and downwardAPI volumes".to_owned());
+            }
             Some(below) if below.starts_with('/') || below.split('/').any(|part| part == "..") => {
                 return Err(format!("subPath `{below}` leads out of the volume `{}`", mount.name));
             }
             Some(below) => format!("{source}/{below}"),
             None => source.clone(),
         };
-        mounts.push(Mount { source, target: mount.mount_path.clone(), read_only: mount.read_only == Some(true) });
+        let read_only = files || mount.read_only == Some(true);
+        mounts.push(Mount { source, target: mount.mount_path.clone(), read_only });
     }
     let own = container.security_context.clone().unwrap_or_default();
     let pod = bound.spec.security_context.clone().unwrap_or_default();
@@ -169,6 +175,12 @@ pub(crate) fn container(
         share_processes: bound.spec.share_process_namespace == Some(true),
         host_processes: bound.spec.host_pid == Some(true),
     })
+}
+
+/// Whether a volume holds files of the cluster's, which no container changes.
+fn is_files(bound: &BoundPod, name: &str) -> bool {
+    let volume = bound.spec.volumes.iter().flatten().find(|volume| volume.name == name);
+    volume.is_some_and(|volume| volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some())
 }
 
 /// When an image is fetched.
