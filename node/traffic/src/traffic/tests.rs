@@ -182,9 +182,15 @@ async fn a_node_that_hears_later_than_its_caller_of_a_pod_of_its_own_does_not_re
     let world = World::new();
     let n2 = world.far_node("n2");
     let at = echo().await;
+    let looking = async |most| {
+        while n2.inner.table.receiver_count() < most {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Those who dial and those who listen look at the table; the third is who was asked, and finds no such pod yet.
+    soon(looking(2)).await;
     let (answered, ()) = tokio::join!(asked(&n2, "n1", Header::Connection(flow(at))), async {
-        // The question is on its way before the answer is known.
-        tokio::task::yield_now().await;
+        soon(looking(3)).await;
         world.publish(&[service(21, Tcp, &[endpoint("n2", at, true)])]);
     });
     assert_eq!(answered.0, Status::Connected);
