@@ -91,7 +91,7 @@ pub(crate) struct Node {
     /// Where the node keeps its state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/quorate")]
     pub(crate) data_dir: PathBuf,
-    /// The one port: UDP for QUIC, TCP for HTTPS
+    /// The one port, UDP
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,
     /// Where other nodes reach this one, if not at the addresses of this machine; may be repeated
@@ -106,20 +106,9 @@ pub(crate) struct Node {
     /// Only pretend to run pods; needs no Docker Engine and no root
     #[arg(long)]
     pub(crate) simulated: bool,
-    /// How soon a silent leader is replaced: quick for a good local network, edge for slow links and memory cards
-    #[arg(long, value_enum, default_value_t = Timing::Careful)]
-    pub(crate) timing: Timing,
     /// What is logged to stderr: error, warn, info, debug, trace, or by part: info,raft=debug
     #[arg(long, value_name = "FILTER", default_value = "info", env = "QUORATE_LOG", hide_env = true)]
     pub(crate) log: String,
-}
-
-/// How soon a silent leader is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Timing {
-    Quick,
-    Careful,
-    Edge,
 }
 
 #[derive(Debug, Args)]

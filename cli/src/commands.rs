@@ -13,3 +13,6 @@ pub(crate) mod scale;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod up;
+
+#[cfg(test)]
+mod messages;

@@ -91,10 +91,12 @@ pub(crate) enum ConfigError {
         mode: u32,
     },
     /// Not what it should be.
-    #[error("{path}: {message}")]
+    #[error("{path}:{line}: {message}")]
     Malformed {
         /// Which file.
         path: String,
+        /// The line, counted from 1.
+        line: usize,
         /// Where and why.
         message: String,
     },
@@ -153,7 +155,7 @@ impl Config {
         toml::from_str(&text).map_err(|error| {
             // The message quotes the line it is about, which may be a key: say only where it is.
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            ConfigError::Malformed { path: format!("{name}:{line}"), message: error.message().to_owned() }
+            ConfigError::Malformed { path: name, line, message: error.message().to_owned() }
         })
     }
 
@@ -164,8 +166,7 @@ impl Config {
     pub(crate) fn write(&self, path: &Path) -> Result<(), ConfigError> {
         let name = path.display().to_string();
         let file = |source| ConfigError::File { path: name.clone(), source };
-        let text = toml::to_string_pretty(self)
-            .map_err(|error| ConfigError::Malformed { path: name.clone(), message: error.to_string() })?;
+        let text = toml::to_string_pretty(self).map_err(|error| file(io::Error::other(error)))?;
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory).map_err(file)?;
         let mut temporary = tempfile::NamedTempFile::new_in(directory).map_err(file)?; // 0600 from the start

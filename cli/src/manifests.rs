@@ -17,8 +17,11 @@ use quorate_proto::{
 
 use crate::failure::Failure;
 
-/// What standard input is called in messages.
+/// What stands for standard input.
 const STDIN: &str = "-";
+
+/// What standard input is called in messages.
+const STDIN_NAME: &str = "stdin";
 
 /// Reads all objects of the files; a directory means its `*.yaml`, `*.yml` and `*.json`, sorted by name, and `-` standard input.
 ///
@@ -31,9 +34,10 @@ pub(crate) fn collect(names: &[PathBuf], stdin: &mut dyn Read, done: &str) -> Re
     let mut objects = Vec::new();
     let mut refusals = Vec::new();
     for path in files(names, what)? {
-        let name = path.display().to_string();
+        let is_stdin = path.as_os_str() == STDIN;
+        let name = if is_stdin { STDIN_NAME.to_owned() } else { path.display().to_string() };
         let text =
-            if name == STDIN { text(&mut *stdin) } else { fs::File::open(&path).and_then(|mut file| text(&mut file)) };
+            if is_stdin { text(&mut *stdin) } else { fs::File::open(&path).and_then(|mut file| text(&mut file)) };
         match text {
             Ok(text) => match manifest::read(&text, &name) {
                 Ok(found) => objects.extend(found),

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args::{Global, Join, Node, Timing, Up},
+    args::{Global, Join, Node, Up},
     config::{self, Config, Context},
     failure::Failure,
 };
@@ -73,11 +73,7 @@ fn settings(node: Node) -> Result<Settings, Failure> {
         service_range: crate::args::SERVICES,
         pod_range: crate::args::PODS,
         zone: ZONE.to_owned(),
-        timing: match node.timing {
-            Timing::Quick => daemon::Timing::QUICK,
-            Timing::Careful => daemon::Timing::CAREFUL,
-            Timing::Edge => daemon::Timing::EDGE,
-        },
+        timing: daemon::LAN,
         socket,
     })
 }

@@ -175,7 +175,6 @@ impl Host {
             ("--listen", self.endpoint().to_string()),
             ("--advertise", self.endpoint().to_string()),
             ("--name", self.name.clone()),
-            ("--timing", "quick".to_owned()),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])

@@ -10,6 +10,13 @@ use crate::{age, commands::events, output::Aligned};
 /// Where the values of top-level fields begin, as in `kubectl`.
 const VALUES: usize = 18;
 
+/// Where the values of fields further in begin.
+const INNER_VALUES: usize = 20;
+
+/// Fields whose keys are the user's words, not field names.
+const MAPS: [&str; 8] =
+    ["annotations", "binaryData", "data", "labels", "limits", "matchLabels", "nodeSelector", "requests"];
+
 /// The text so far.
 #[derive(Debug, Default)]
 pub(super) struct Lines(String);
@@ -29,7 +36,7 @@ impl Lines {
 
     /// `Name:  value`, with the values of all such lines under each other.
     pub(super) fn pair(&mut self, depth: usize, name: &str, value: &str) {
-        let width = VALUES.saturating_sub(2 * depth);
+        let width = if depth == 0 { VALUES } else { INNER_VALUES.saturating_sub(2 * depth) };
         let name = format!("{name}:");
         let mut values = value.lines();
         self.line(
@@ -82,7 +89,16 @@ impl Lines {
 
     /// A field and all in it.
     pub(super) fn field(&mut self, name: &str, value: &Value) {
-        self.nested(0, &title(name), value);
+        self.within(0, name, value);
+    }
+
+    fn within(&mut self, depth: usize, field: &str, value: &Value) {
+        let words = |map: &serde_json::Map<String, Value>| map.values().all(Value::is_string);
+        let is_map = MAPS.contains(&field) || field == "selector";
+        match value.as_object().filter(|map| is_map && words(map)) {
+            Some(_) => self.map(depth, &title(field), Some(value), "="),
+            None => self.nested(depth, &title(field), value),
+        }
     }
 
     fn nested(&mut self, depth: usize, name: &str, value: &Value) {
@@ -91,7 +107,7 @@ impl Lines {
             Value::Object(map) => {
                 self.line(depth, &format!("{name}:"));
                 for (field, value) in map {
-                    self.nested(depth + 1, &title(field), value);
+                    self.within(depth + 1, field, value);
                 }
             }
             Value::Array(items) if items.is_empty() => self.pair(depth, name, "<none>"),
@@ -115,7 +131,7 @@ impl Lines {
                 let name = map.get("name").map_or_else(|| "-".to_owned(), |name| format!("{}:", scalar(name)));
                 self.line(depth, &name);
                 for (field, value) in map.iter().filter(|(field, _)| *field != "name") {
-                    self.nested(depth + 1, &title(field), value);
+                    self.within(depth + 1, field, value);
                 }
             }
             item => self.line(depth, &scalar(item)),
