@@ -216,7 +216,7 @@ impl Inner {
         Ok(link)
     }
 
-    fn introduction(&self, dial: u64, seen: SocketAddr) -> Introduction {
+    pub(super) fn introduction(&self, dial: u64, seen: SocketAddr) -> Introduction {
         Introduction {
             cluster: self.cluster,
             node: self.node,

@@ -2,6 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use quorate_proto::{
+    hello::{Hello, Introduction},
+    wire::cap,
+};
+
 use super::*;
 use crate::testing::{Node, Start, ask, authority, identity, until, within};
 
@@ -242,4 +247,20 @@ async fn purposes_that_are_not_between_nodes_are_refused() {
         assert_eq!(n1.mesh.open(n2.id(), alpn).await.unwrap_err(), MeshError::Purpose(alpn));
     }
     assert_eq!(n1.mesh.open(n1.id(), Alpn::Peer).await.unwrap_err(), MeshError::NotMember(n1.id()));
+}
+
+#[tokio::test]
+async fn a_hello_that_claims_to_be_another_ends_the_connection() {
+    let (n1, n2) = pair();
+    let honest = n2.mesh.0.introduction(1, n1.address());
+    let (cluster, node) = (ClusterId::from(9), NodeId::from(9));
+    for forged in [Introduction { node, ..honest.clone() }, Introduction { cluster, ..honest.clone() }] {
+        let connection = within(n2.mesh.0.port.dial(n1.id(), Alpn::Peer, n1.address())).await.unwrap();
+        let streams = connection.open_bi().await.unwrap();
+        let mut stream = Stream::new(&connection, TaskTracker::new().token(), streams);
+        stream.write_frame(&Hello::V1(forged), cap::CONTROL).await.unwrap();
+        assert!(within(stream.read_frame::<Hello>(cap::CONTROL)).await.is_err());
+        assert!(Close::Protocol.is(&within(connection.closed()).await));
+    }
+    assert_eq!(link(&n1, n2.id()), None, "nothing was kept");
 }

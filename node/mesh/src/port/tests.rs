@@ -222,3 +222,43 @@ fn a_key_that_is_not_the_certificates_is_noticed_before_the_port_opens() {
     identity.credentials.key = PrivateKey::generate().unwrap();
     assert!(matches!(tls::certified_key(&identity.credentials), Err(IdentityError::KeyMismatch)));
 }
+
+/// The first datagram of a handshake, from who will never send a second.
+fn first_datagram(to: &Node, seed: u8) -> Vec<u8> {
+    let roots = tls::server_verifier(tls::roots(&to.authorities).unwrap()).unwrap();
+    let crypto = tls::client(None, roots, Alpn::Doq, Arc::new(Still::default())).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    let now = tokio::time::Instant::now().into_std();
+    let mut endpoint = quinn_proto::Endpoint::new(Arc::default(), None, true, Some([seed; 32]));
+    let (_, mut connection) = endpoint.connect(now, config, to.address(), "join.quorate.internal").unwrap();
+    let mut datagram = Vec::new();
+    let sent = connection.poll_transmit(now, 1, &mut datagram).unwrap();
+    datagram.truncate(sent.size);
+    datagram
+}
+
+#[tokio::test]
+async fn many_who_knock_and_say_no_more_must_prove_their_address_and_keep_nobody_out() {
+    let ca = authority(1);
+    let n1 = Start::new(identity(&ca, 1)).run();
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for seed in 0..=u8::try_from(RETRY_ABOVE + 16).unwrap() {
+        stranger.send_to(&first_datagram(&n1, seed), n1.address()).await.unwrap();
+    }
+    let retried = async {
+        let mut answer = [0; 2048];
+        loop {
+            stranger.recv_from(&mut answer).await.unwrap();
+            // A long header of type Retry (RFC 9000 §17.2.5): nothing is kept for who gets it.
+            if answer[0] & 0xf0 == 0xf0 {
+                return;
+            }
+        }
+    };
+    within(retried).await;
+    let user = UserIdentity::issue(&ca, "ada", wall(), &Chance::new(5)).unwrap();
+    let clock = Arc::new(Still::default());
+    let client = within(crate::Client::connect(&[n1.address().to_string()], &user, clock)).await.unwrap();
+    let mut stream = client.open().await.unwrap();
+    assert!(within(ask(&mut stream, "hi")).await.unwrap().contains("user/ada"));
+}
