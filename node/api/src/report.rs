@@ -11,12 +11,12 @@ use std::{
 
 use quorate_proto::{
     ids::ClusterId,
-    key::Key,
+    key::{Key, MAX_KEY},
     kinds::{EVENTS, Kind, NAMESPACES, NODES, PODS},
     object::{MAX_OBJECT, Object},
     refusal::{Reason, Refusal},
     request::Fact,
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Stored},
     txn::{Document, MAX_TXN, Revision, Txn},
     world::{Random, Timestamp, rfc3339},
 };
@@ -29,6 +29,9 @@ pub(crate) const MAX_FACTS: usize = 4096;
 
 /// The most objects written in one transaction: each takes a compare and a write.
 const MAX_WRITTEN: usize = quorate_proto::txn::MAX_OPERATIONS / 2;
+
+/// What an object takes in a transaction beside itself, in bytes: its key twice, and a revision.
+const OVERHEAD: usize = 2 * (MAX_KEY + 9);
 
 /// The longest message of an event, in bytes, as in Kubernetes.
 const MAX_MESSAGE: usize = 1024;
@@ -55,35 +58,36 @@ struct Work {
     seen: Option<Revision>,
     before: Option<Object>,
     after: Option<Object>,
+    /// What it takes in a transaction, in bytes.
+    size: usize,
+}
+
+impl Work {
+    fn new(stored: Option<&Stored>) -> Self {
+        let before = stored.map(|stored| stored.object.clone());
+        Self { seen: stored.map(|stored| stored.modified), after: before.clone(), before, size: 0 }
+    }
 }
 
 /// Plans one transaction for as many of the first facts as it can hold.
 pub(crate) fn plan(facts: &[Fact], snapshot: &Snapshot, reporter: Reporter<'_>) -> Result<Batch, Refusal> {
     let mut works: BTreeMap<Key, Work> = BTreeMap::new();
-    let mut taken = 0;
+    let (mut taken, mut total) = (0, 0);
     for fact in facts {
-        let Some((key, change)) = change(fact, snapshot, &works, reporter)? else {
-            taken += 1;
-            continue;
-        };
-        let size = |works: &BTreeMap<Key, Work>| {
-            works
-                .values()
-                .filter_map(|work| work.after.as_ref())
-                .map(|object| object.to_string().len() + 2048)
-                .sum::<usize>()
-        };
-        let known = works.contains_key(&key);
-        let added = change.as_ref().map_or(0, |object| object.to_string().len() + 2048);
-        if taken > 0 && !known && (works.len() == MAX_WRITTEN || size(&works) + added > MAX_TXN) {
-            break;
+        if let Some((key, after)) = change(fact, snapshot, &works, reporter)? {
+            let size = OVERHEAD + after.as_ref().map_or(0, |object| object.to_string().len());
+            if size > MAX_TXN {
+                return Err(refuse(format!("it makes `{key}` {size} bytes large, the limit is {MAX_TXN} (1.5 MiB)")));
+            }
+            let known = works.get(&key).map(|work| work.size);
+            let full = known.is_none() && works.len() == MAX_WRITTEN;
+            if full || total - known.unwrap_or_default() + size > MAX_TXN {
+                break;
+            }
+            total = total - known.unwrap_or_default() + size;
+            let work = works.entry(key).or_insert_with_key(|key| Work::new(snapshot.get(key).map(|stored| &**stored)));
+            (work.after, work.size) = (after, size);
         }
-        let work = works.entry(key.clone()).or_insert_with(|| {
-            let stored = snapshot.get(&key);
-            let before = stored.map(|stored| stored.object.clone());
-            Work { seen: stored.map(|stored| stored.modified), after: before.clone(), before }
-        });
-        work.after = change;
         taken += 1;
     }
     let mut txn = Txn::new();

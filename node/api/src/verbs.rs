@@ -24,8 +24,8 @@ use quorate_proto::{
 };
 
 use crate::{
-    access, decode, delete, list, logs,
-    message::{Verb, not_found},
+    access, delete, list, logs,
+    message::Verb,
     pipeline::{self, Moment, Plan},
     report::{self, Reporter},
     seam::{Caller, Cluster, Desired, Settings},
@@ -92,7 +92,7 @@ impl Shared {
             };
             access::check(&caller, &request, &snapshot, self.settings.cluster)?;
             match request {
-                Request::Get { object, read } => self.get(object, read).await,
+                Request::Get { object, read } => self.get(&object, read).await,
                 Request::List(selection) => {
                     let snapshot = self.desired.snapshot(selection.read).await?;
                     Ok(list::answers(&selection, &snapshot, self.clock.wall())?.boxed())
@@ -157,12 +157,9 @@ impl Shared {
         })
     }
 
-    async fn get(&self, reference: Reference, read: Read) -> Result<Answers, Refusal> {
+    async fn get(&self, reference: &Reference, read: Read) -> Result<Answers, Refusal> {
         let snapshot = self.desired.snapshot(read).await?;
-        let (kind, subject) = decode::reference(Verb::Read, &reference)?;
-        let stored = snapshot
-            .find(kind, reference.namespace.as_deref(), &reference.name)
-            .ok_or_else(|| not_found(&subject, kind, reference.namespace.as_deref(), &reference.name))?;
+        let (_, _, stored) = pipeline::existing(Verb::Read, reference, &snapshot)?;
         let objects = vec![stored.shown().to_document()];
         Ok(one(Answer::Objects { revision: snapshot.revision(), objects }))
     }

@@ -213,7 +213,7 @@ fn volumes<'a>(path: &str, volumes: &'a [Volume], problems: &mut Vec<Problem>) -
             relative(&format!("{path}.downwardAPI.items"), &file.path, problems);
             match &file.field_ref {
                 Some(field) => {
-                    pod_field(&format!("{path}.downwardAPI.items.fieldRef.fieldPath"), &field.field_path, problems)
+                    pod_field(&format!("{path}.downwardAPI.items.fieldRef.fieldPath"), &field.field_path, problems);
                 }
                 None => problems.push(Problem::new(&format!("{path}.downwardAPI.items.fieldRef"), "is missing")),
             }
