@@ -146,9 +146,12 @@ fn change(
 }
 
 fn status_patch(document: &Document) -> Result<Value, Refusal> {
+    if document.0.len() > MAX_OBJECT {
+        return Err(refuse(format!("a status has {} bytes, the limit is {MAX_OBJECT} (1.5 MiB)", document.0.len())));
+    }
     match serde_json::from_slice(&document.0) {
-        Ok(patch @ Value::Object(_)) if document.0.len() <= MAX_OBJECT => Ok(patch),
-        Ok(_) => Err(refuse(format!("a status is a map of at most {MAX_OBJECT} bytes"))),
+        Ok(patch @ Value::Object(_)) => Ok(patch),
+        Ok(_) => Err(refuse("a status is a map")),
         Err(error) => Err(refuse(format!("a status is not JSON: {error}"))),
     }
 }

@@ -144,12 +144,17 @@ fn what_is_no_status_or_event_is_refused() {
         let reporter = Reporter { caller: &caller, cluster: CLUSTER, wall: wall(), random: &random };
         plan(&[fact], &world.snapshot, reporter).unwrap_err().because
     };
-    assert_eq!(because(status("p", &json!([1]))), "a status is a map of at most 1572864 bytes");
+    assert_eq!(because(status("p", &json!([1]))), "a status is a map");
     assert_eq!(
         because(Fact::Event { event: document(&json!({})) }),
         "an event lacks `involvedObject.name` or `reason`"
     );
     assert!(
         because(Fact::Node { status: Document(bytes::Bytes::from_static(b"{")) }).starts_with("a status is not JSON")
+    );
+    let large = json!({"message": "x".repeat(MAX_TXN)});
+    assert_eq!(
+        because(Fact::Node { status: document(&large) }),
+        "a status has 1572878 bytes, the limit is 1572864 (1.5 MiB)"
     );
 }
