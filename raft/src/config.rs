@@ -100,7 +100,7 @@ pub(crate) fn openraft(config: &Config) -> Result<openraft::Config, openraft::Co
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.log.keep,
         replication_lag_threshold: config.log.keep.saturating_mul(2).max(1_000),
-        purge_batch_size: 256,
+        purge_batch_size: config.log.keep.clamp(1, 256),
         max_payload_entries: 512,
         install_snapshot_timeout: 60_000,
         ..openraft::Config::default()

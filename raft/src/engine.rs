@@ -97,3 +97,6 @@ pub(crate) fn look<T>(engine: &dyn Engine, mut find: impl FnMut(&dyn View) -> io
     })?;
     found.ok_or_else(|| io::Error::other("the engine showed nothing"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,8 @@ struct Tail {
     committed: Option<LogId>,
     /// Goes with the writer's next batch; it is no reason for one.
     unsaved: Option<LogId>,
+    /// The index of the first entry of the log.
+    first: u64,
     entries: VecDeque<Entry>,
     /// The index of the first entry in memory, or of the next one to come.
     start: u64,
@@ -115,7 +117,7 @@ impl Log {
     fn read(&self, from: u64, to: u64, limit: usize) -> io::Result<Vec<Entry>> {
         let (from, below, cached) = {
             let tail = self.tail();
-            let from = from.max(tail.purged.map_or(0, |id| id.index + 1));
+            let from = from.max(tail.first);
             let to = to.min(tail.last.map_or(0, |id| id.index + 1));
             let cached = if to > tail.start { tail.copy(from.max(tail.start), to, limit) } else { Vec::new() };
             (from, to.min(tail.start), cached)
@@ -125,7 +127,7 @@ impl Log {
         }
         let (mut entries, full) = look(&*self.engine, |view| scan(view, from, below, limit))?;
         if !full {
-            if entries.len() as u64 != below - from && self.tail().purged.is_none_or(|id| id.index < from) {
+            if entries.len() as u64 != below - from && self.tail().first <= from {
                 return Err(record::damaged(format!("entries between {from} and {below} are missing")));
             }
             entries.extend(cached);
@@ -152,6 +154,9 @@ impl Tail {
     fn push(&mut self, entry: Entry, id: LogId) {
         if self.entries.is_empty() {
             self.start = id.index;
+        }
+        if self.last.is_none() {
+            self.first = id.index;
         }
         let weight = weight(&entry);
         self.bytes += weight;
@@ -191,6 +196,7 @@ impl Tail {
             self.forget_front();
         }
         self.purged = self.purged.max(Some(upto));
+        self.first = self.first.max(upto.index + 1);
         if self.last.is_none_or(|last| last.index <= upto.index) {
             self.last = Some(upto);
             self.start = upto.index + 1;
@@ -295,6 +301,9 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn truncate_after(&mut self, after: Option<types::LogId>) -> io::Result<()> {
         let after = after.map(LogId::from);
+        if self.tail().last <= after {
+            return Ok(());
+        }
         self.tail().truncate(after);
         self.queue(Job::Truncate { after }).await
     }
@@ -330,7 +339,7 @@ fn load(view: &dyn View) -> io::Result<Tail> {
         Ok(ControlFlow::Continue(()))
     })?;
     let start = last.map_or(0, |last| last.index + 1);
-    Ok(Tail { vote, purged, last, committed, start, grown, ..Tail::default() })
+    Ok(Tail { vote, purged, last, committed, first, start, grown, ..Tail::default() })
 }
 
 /// Entries of the engine, and whether the limit cut them short.

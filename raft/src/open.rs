@@ -5,7 +5,11 @@
 //! Invariant: a store that lost something never opens: it would vote against what it had promised. It comes back empty, under a new node
 //! id, filled by its peers.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use openraft::errors::Fatal;
 use quorate_proto::ids::{ClusterId, NodeId};
@@ -130,7 +134,7 @@ fn check(
     config: &Config,
     engine: &Arc<dyn Engine>,
     mark: Option<Mark>,
-    path: &PathBuf,
+    path: &Path,
 ) -> Result<(Log, WriterLoop, Meta), OpenError> {
     let owner = look(&**engine, |view| {
         let cluster = view.get(Column::RaftMeta, b"cluster_id")?.map(|row| record::decode(&row)).transpose()?;
@@ -146,7 +150,7 @@ fn check(
     let (log, writer) = Log::open(Arc::clone(engine), mark).map_err(at(path))?;
     let found = log.found();
     if let Some(level) = level {
-        let behind = |what: &str| OpenError::Behind { path: path.clone(), what: what.to_owned() };
+        let behind = |what: &str| OpenError::Behind { path: path.to_path_buf(), what: what.to_owned() };
         if found.vote < level.vote {
             return Err(behind("its vote is older than its mark"));
         }
@@ -166,7 +170,7 @@ fn claim(config: &Config, engine: &dyn Engine) -> io::Result<()> {
     engine.sync()
 }
 
-fn belongs(config: &Config, path: &std::path::Path, cluster: ClusterId, node: NodeId) -> Result<(), OpenError> {
+fn belongs(config: &Config, path: &Path, cluster: ClusterId, node: NodeId) -> Result<(), OpenError> {
     let foreign = |found, expected| OpenError::Foreign { path: path.to_path_buf(), found, expected };
     if cluster != config.cluster {
         Err(foreign(format!("cluster {cluster}"), format!("cluster {}", config.cluster)))
@@ -177,7 +181,7 @@ fn belongs(config: &Config, path: &std::path::Path, cluster: ClusterId, node: No
     }
 }
 
-fn at(path: &std::path::Path) -> impl Fn(io::Error) -> OpenError {
+fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
     move |source| match source.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => OpenError::Damaged { path: path.clone(), source },

@@ -19,6 +19,7 @@ use openraft::{
     },
 };
 use quorate_proto::ids::NodeId;
+use tokio::time::timeout;
 
 use crate::{
     network::{Network, NetworkError, Pipe, Urgency},
@@ -79,7 +80,7 @@ impl Peer {
     ) -> Result<Answer, RpcError> {
         let request = rpc::encode(request).map_err(|error| failed(&error))?;
         let answer = self.network.call(self.target, request, urgency, deadline).await;
-        let answer = answer.map_err(|error| self.network_error(error, kind, deadline))?;
+        let answer = answer.map_err(|error| self.network_error(&error, kind, deadline))?;
         match rpc::decode(&answer).map_err(|error| failed(&error))? {
             // Asking again at once makes no sense: it backs off.
             Answer::Refused(refused) => {
@@ -89,10 +90,10 @@ impl Peer {
         }
     }
 
-    fn network_error(&self, error: NetworkError, action: RPCTypes, timeout: Duration) -> RpcError {
+    fn network_error(&self, error: &NetworkError, action: RPCTypes, timeout: Duration) -> RpcError {
         match error {
-            NetworkError::Unreachable(_) => RPCError::Unreachable(errors::Unreachable::new(&error)),
-            NetworkError::Failed(_) => failed(&error),
+            NetworkError::Unreachable(_) => RPCError::Unreachable(errors::Unreachable::new(error)),
+            NetworkError::Failed(_) => failed(error),
             NetworkError::TimedOut => {
                 RPCError::Timeout(errors::Timeout { action, id: self.node, target: self.target, timeout })
             }
@@ -137,29 +138,27 @@ impl Peer {
         }
     }
 
-    async fn pipe<'s, S>(&'s self, input: S) -> Result<Answers<'s>, RpcError>
+    /// Sends requests through a pipe, and yields what comes back. Opens it only for the first request: openraft's back-off waits inside
+    /// `input`, and whoever opens before asking would spin against a peer that is gone.
+    async fn pipe<'s, S>(&'s self, mut input: S, patience: Duration) -> Result<Answers<'s>, RpcError>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let opened = self.network.open(self.target).await;
-        let Pipe { mut send, receive } =
-            opened.map_err(|error| self.network_error(error, RPCTypes::AppendEntries, Duration::ZERO))?;
+        let failed_pipe = move |error| self.network_error(&error, RPCTypes::AppendEntries, patience);
+        let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
+        let opened = timeout(patience, self.network.open(self.target)).await;
+        let Pipe { mut send, receive } = opened.unwrap_or(Err(NetworkError::TimedOut)).map_err(failed_pipe)?;
         let sending = async move {
-            let mut input = input;
-            while let Some(request) = input.next().await {
+            let mut requests = stream::once(std::future::ready(first)).chain(input);
+            while let Some(request) = requests.next().await {
                 let frame = rpc::encode(&append(&request)).map_err(|error| failed(&error))?;
-                send.send(frame)
-                    .await
-                    .map_err(|error| self.network_error(error, RPCTypes::AppendEntries, Duration::ZERO))?;
+                send.send(frame).await.map_err(failed_pipe)?;
             }
-            send.close().await.map_err(|error| self.network_error(error, RPCTypes::AppendEntries, Duration::ZERO))
+            send.close().await.map_err(failed_pipe)
         };
         // Sending yields nothing but its failure; what arrives is what counts.
         let sending = stream::once(sending).filter_map(|sent| std::future::ready(sent.err().map(Err)));
-        let receiving = receive.map(|frame| {
-            let frame = frame.map_err(|error| self.network_error(error, RPCTypes::AppendEntries, Duration::ZERO))?;
-            acknowledged(&frame)
-        });
+        let receiving = receive.map(move |frame| acknowledged(&frame.map_err(failed_pipe)?));
         Ok(Box::pin(stream::select(receiving, Box::pin(sending))))
     }
 }
@@ -192,12 +191,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         if self.heartbeats {
             return stream_append_sequential(self, input, option);
         }
-        Box::pin(async move {
-            let opened = tokio::time::timeout(option.soft_ttl(), self.pipe(input)).await;
-            opened.unwrap_or_else(|_| {
-                Err(self.network_error(NetworkError::TimedOut, RPCTypes::AppendEntries, option.soft_ttl()))
-            })
-        })
+        let answers = stream::once(async move {
+            let answers = self.pipe(input, option.soft_ttl()).await;
+            answers.unwrap_or_else(|error| Box::pin(stream::once(std::future::ready(Err(error)))))
+        });
+        Box::pin(std::future::ready(Ok(Box::pin(answers.flatten()) as Answers<'s>)))
     }
 
     async fn vote(

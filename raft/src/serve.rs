@@ -19,10 +19,7 @@ use openraft::{
         VoteResponse,
     },
 };
-use quorate_proto::{
-    ids::NodeId,
-    txn::{Command, Outcome},
-};
+use quorate_proto::{ids::NodeId, txn::Command};
 use tokio::time::timeout;
 
 use crate::{
@@ -53,16 +50,13 @@ impl Store {
     pub async fn accept(&self, from: NodeId, pipe: Pipe) {
         let Pipe { mut send, receive } = pipe;
         tracing::debug!(%from, "receives entries");
+        // Whatever is not understood ends the pipe, as a broken one does: the leader begins anew.
         let requests = receive
-            .take_while(|frame| std::future::ready(frame.is_ok()))
-            .map(|frame| {
-                frame.ok().and_then(|frame| rpc::decode::<Append>(&frame).ok()).and_then(|append| restore(append).ok())
-            })
+            .map(|frame| restore(rpc::decode(&frame.ok()?).ok()?).ok())
             .take_while(|request| std::future::ready(request.is_some()))
             .filter_map(std::future::ready);
-        let answers = self.inner.raft.stream_append(Box::pin(requests));
         let serve = async move {
-            let mut answers = std::pin::pin!(answers);
+            let mut answers = std::pin::pin!(self.inner.raft.stream_append(Box::pin(requests)));
             while let Some(answer) = answers.next().await {
                 let (answer, last) = match answer {
                     Ok(Ok(upto)) => (Appended::Upto(upto.map(record::LogId::from)), false),
@@ -80,7 +74,7 @@ impl Store {
             tracing::debug!(%from, ?closed, "receives no more entries");
         };
         let shutdown = self.inner.shutdown.clone();
-        // openraft spawns here, and its randomness needs a seed wherever it does.
+        // `stream_append` spawns, and openraft's tasks inherit their seed.
         Runtime::scope(self.inner.random.number(), shutdown.run_until_cancelled(serve)).await;
     }
 
@@ -203,11 +197,5 @@ fn voted<E>(response: Result<VoteResponse<TypeConfig>, E>) -> Answer {
             last: response.last_log_id.map(record::LogId::from),
         },
         Err(_) => Answer::Refused(Refused::Stopped),
-    }
-}
-
-impl From<Outcome> for Answer {
-    fn from(outcome: Outcome) -> Self {
-        Self::Outcome(outcome)
     }
 }

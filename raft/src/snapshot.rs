@@ -128,6 +128,20 @@ impl Vault {
         Ok(snapshot)
     }
 
+    /// Keeps a snapshot that came from elsewhere; one that was received through this vault is kept already.
+    pub(crate) fn adopt(&self, snapshot: &SnapshotFile, header: &Header) -> io::Result<()> {
+        if let Some(current) = self.current()?
+            && current.read()?.0 == *header
+        {
+            return Ok(());
+        }
+        let mut draft = self.draft()?;
+        for index in 0..snapshot.blocks {
+            draft.push(snapshot.block(index)?)?;
+        }
+        self.keep(draft).map(drop)
+    }
+
     /// The newest snapshot.
     pub(crate) fn current(&self) -> io::Result<Option<SnapshotFile>> {
         match self {
@@ -366,4 +380,67 @@ impl Iterator for Rows {
 fn bounded(length: u32, limit: usize) -> io::Result<usize> {
     let length = length as usize;
     if length > limit { Err(record::damaged(format!("{length} bytes, of at most {limit}"))) } else { Ok(length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn header() -> Header {
+        let membership = record::Membership { voters: Vec::new(), members: BTreeSet::new() };
+        Header { last: None, membership: record::StoredMembership { log: None, membership }, meta: Vec::new() }
+    }
+
+    fn written(vault: &Vault, rows: u32) -> SnapshotFile {
+        let mut writer = Writer::new(vault.draft().unwrap(), &header()).unwrap();
+        for row in 0..rows {
+            writer.row(Column::Current, &row.to_be_bytes(), &[7; 100_000]).unwrap();
+        }
+        vault.keep(writer.finish().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_gives_back_its_rows_also_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        for vault in [Vault::Disk(directory.path().join("snapshots")), Vault::Memory(Memory::new())] {
+            written(&vault, 20);
+            let current = vault.current().unwrap().unwrap();
+            assert!(current.blocks() > 5);
+            let (read, rows) = current.read().unwrap();
+            assert_eq!(read, header());
+            let keys: Vec<_> = rows.map(|row| row.unwrap().key).collect();
+            assert_eq!(keys, (0..20_u32).map(|row| row.to_be_bytes().to_vec()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_is_damaged_or_cut_short_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let vault = Vault::Disk(directory.path().join("snapshots"));
+        written(&vault, 20);
+        let path = directory.path().join("snapshots/current");
+        let intact = fs::read(&path).unwrap();
+        for step in 0..16 {
+            let at = intact.len() * step / 16;
+            let mut flipped = intact.clone();
+            flipped[at] ^= 1;
+            for (what, bytes) in [("flipped", flipped), ("cut", intact[..at].to_vec())] {
+                fs::write(&path, bytes).unwrap();
+                assert!(vault.current().unwrap().unwrap().verify().is_err(), "{what} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_interrupted_transfer_left_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let vault = Vault::Disk(directory.path().to_path_buf());
+        fs::write(directory.path().join("partial-x"), b"half").unwrap();
+        written(&vault, 1);
+        vault.clean().unwrap();
+        let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["current"]);
+    }
 }

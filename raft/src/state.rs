@@ -108,6 +108,7 @@ impl RaftStateMachine<TypeConfig> for State {
         if header.last.map(types::LogId::from) != meta.last_log_id {
             return Err(record::damaged("a snapshot of another entry than it was announced as".to_owned()));
         }
+        self.vault.adopt(&snapshot, &header)?;
         let mut batch = Batch::default();
         for (key, value) in header.meta {
             batch.put(Column::StateMeta, key, value);

@@ -172,6 +172,8 @@ impl Store {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Self, OpenError> {
+        // Stopping the store must not stop whoever opened it.
+        let shutdown = shutdown.child_token();
         let settings = Arc::new(config::openraft(&config).map_err(OpenError::Timing)?);
         let Opened { engine, vault, log, writer, meta, blocking } = open::open(&config, storage)?;
         if blocking {

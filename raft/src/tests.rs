@@ -1,1 +1,6 @@
+//! Stories about stores: alone, in threes, after crashes and damage.
 
+mod cluster;
+mod damage;
+mod fixture;
+mod suite;

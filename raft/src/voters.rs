@@ -138,9 +138,9 @@ fn choose(view: &View, voters: &BTreeSet<NodeId>) -> Option<Step> {
     }
     let size = odd(next.len().min(most.max(voters.len())));
     while next.len() > size {
-        // Whoever was added last goes first, then whoever is not healthy; the leader never.
-        let out =
-            next.iter().filter(|node| **node != view.leader).min_by_key(|node| (voters.contains(node), healthy(node)));
+        // Whoever is not healthy goes first, then whoever was added last; the leader never.
+        let rank = |node: &&NodeId| (healthy(node), voters.contains(node));
+        let out = next.iter().filter(|node| **node != view.leader).min_by_key(rank);
         let out = *out?;
         next.remove(&out);
     }

@@ -51,46 +51,38 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until all who could queue a job are gone, or until the first error.
     pub(super) async fn run(mut self) {
+        if let Err(error) = self.serve().await {
+            tracing::error!(%error, "the log cannot be written: this node cannot go on");
+            self.jobs.close();
+            let mut refused = Vec::new();
+            while let Ok(job) = self.jobs.try_recv() {
+                refused.push(job);
+            }
+            tell(refused, &Err(error));
+        }
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
         let mut jobs = Vec::new();
         loop {
-            let pending = match self.mark.as_mut().map(Mark::settle).transpose() {
-                Ok(pending) => pending.flatten(),
-                Err(error) => return tracing::error!(%error, "the mark of the log cannot be written"),
-            };
+            let pending = self.mark.as_mut().map_or(Ok(None), Mark::settle)?;
             let queued = self.jobs.recv_many(&mut jobs, QUEUE);
-            let count = match pending {
-                Some(pending) => timeout(pending, queued).await.unwrap_or(usize::MAX),
-                None => queued.await,
+            let more = match pending {
+                Some(pending) => timeout(pending, queued).await.map_or(true, |count| count > 0),
+                None => queued.await > 0,
             };
-            if count == 0 {
-                break;
+            if !jobs.is_empty() {
+                self.commit(std::mem::take(&mut jobs))?;
             }
-            if let Err(error) = self.commit(std::mem::take(&mut jobs)) {
-                return tracing::error!(%error, "the log cannot be written: this node cannot go on");
+            if !more {
+                return self.mark.as_mut().map_or(Ok(()), Mark::sync);
             }
-        }
-        if let Err(error) = self.mark.as_mut().map_or(Ok(()), Mark::sync) {
-            tracing::error!(%error, "the mark of the log cannot be written");
         }
     }
 
     fn commit(&mut self, jobs: Vec<Job>) -> io::Result<()> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
         let result = self.write(&jobs).and_then(|last| self.raise(&jobs, last));
-        for job in jobs {
-            let told = match &result {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            };
-            match job {
-                Job::Append { done, .. } => done.io_completed(told),
-                // Whoever saved the vote may be gone; then nobody acts on it.
-                Job::Vote { done, .. } => drop(done.send(told)),
-                Job::Truncate { .. } | Job::Purge { .. } => {}
-            }
-        }
+        tell(jobs, &result);
         result
     }
 
@@ -155,5 +147,21 @@ impl Writer {
 
     fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells those who wait what became of their jobs, in order.
+fn tell(jobs: Vec<Job>, result: &io::Result<()>) {
+    for job in jobs {
+        let told = match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        match job {
+            Job::Append { done, .. } => done.io_completed(told),
+            // Whoever saved the vote may be gone; then nobody acts on it.
+            Job::Vote { done, .. } => drop(done.send(told)),
+            Job::Truncate { .. } | Job::Purge { .. } => {}
+        }
     }
 }

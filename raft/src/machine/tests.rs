@@ -1,1 +1,185 @@
+//! The state machine on rows in memory.
 
+use quorate_proto::ids::NodeId;
+
+use super::*;
+use crate::{
+    engine::{Engine, Memory, look},
+    record::{Entry, LogId},
+};
+
+/// A machine on rows in memory.
+#[derive(Default)]
+struct Machine {
+    rows: Memory,
+    index: u64,
+    limit: Option<u64>,
+}
+
+impl Machine {
+    /// Applies transactions as one batch.
+    fn apply(&mut self, txns: &[(u128, Txn)]) -> Vec<Outcome> {
+        let (applied, outcomes) = look(&self.rows, |view| {
+            let mut applying = Applying::new(view, Meta::load(view)?);
+            applying.limit = self.limit.unwrap_or(ANSWERS);
+            let mut outcomes = Vec::new();
+            for (offset, (request, txn)) in txns.iter().enumerate() {
+                let command = Command::Apply { request: RequestId(*request), txn: txn.clone() };
+                let id = LogId { term: 1, node: NodeId(1), index: self.index + offset as u64 };
+                let entry = Entry { id, body: Body::Command(record::encode(&command)?) };
+                outcomes.extend(applying.apply(&entry)?);
+            }
+            Ok((applying.finish()?, outcomes))
+        })
+        .unwrap();
+        self.index += txns.len() as u64;
+        self.rows.write(applied.batch).unwrap();
+        outcomes
+    }
+
+    fn one(&mut self, request: u128, txn: Txn) -> Outcome {
+        self.apply(&[(request, txn)]).remove(0)
+    }
+
+    fn meta(&self) -> Meta {
+        look(&self.rows, |view| check(view)).unwrap()
+    }
+
+    fn names(&self) -> Vec<(String, u64, u64)> {
+        let (_, rows) = look(&self.rows, |view| rows(view, "/core/pods/")).unwrap();
+        let row = |(key, row): (Key, Versioned)| (key.name().to_owned(), row.created.0, row.modified.0);
+        rows.into_iter().map(row).collect()
+    }
+
+    fn replayed(&self, after: u64, limit: usize) -> Vec<(u64, String, bool)> {
+        match look(&self.rows, |view| replay(view, Revision(after), limit)).unwrap() {
+            Replay::Changes(revisions) => revisions
+                .iter()
+                .flat_map(|changes| changes.iter())
+                .map(|change| (change.revision.0, change.key.name().to_owned(), change.now.is_some()))
+                .collect(),
+            Replay::Compacted(oldest) => panic!("compacted up to {oldest}"),
+        }
+    }
+}
+
+fn pod(name: &str) -> Key {
+    Key::new("", "pods", Some("default"), name).unwrap()
+}
+
+fn text(text: &'static str) -> Document {
+    Document(Bytes::from_static(text.as_bytes()))
+}
+
+#[test]
+fn a_transaction_takes_one_revision_and_is_seen_whole() {
+    let mut machine = Machine::default();
+    let both = Txn::new().put(pod("a"), text("1")).put(pod("b"), text("1"));
+    assert_eq!(machine.one(1, both), Outcome::Applied(Revision(1)));
+    let change = Txn::new().put(pod("a"), text("2")).delete(pod("b")).put(pod("c"), text("2"));
+    assert_eq!(machine.one(2, change), Outcome::Applied(Revision(2)));
+    assert_eq!(machine.names(), [("a".to_owned(), 1, 2), ("c".to_owned(), 2, 2)]);
+    let seen = [(1, "a", true), (1, "b", true), (2, "a", true), (2, "b", false), (2, "c", true)];
+    assert_eq!(machine.replayed(0, usize::MAX), seen.map(|(revision, name, put)| (revision, name.to_owned(), put)));
+}
+
+#[test]
+fn entries_of_one_batch_see_each_other() {
+    let mut machine = Machine::default();
+    let create = Txn::new().create(pod("a"), text("1"));
+    let update = Txn::new().update(pod("a"), Revision(1), text("2"));
+    let outcomes = machine.apply(&[(1, create.clone()), (2, create.clone()), (3, update), (1, create)]);
+    let stale = Outcome::Stale(pod("a"));
+    assert_eq!(
+        outcomes,
+        [Outcome::Applied(Revision(1)), stale, Outcome::Applied(Revision(2)), Outcome::Applied(Revision(1))]
+    );
+    assert_eq!(machine.names(), [("a".to_owned(), 1, 2)]);
+}
+
+#[test]
+fn what_changes_nothing_takes_no_revision() {
+    let mut machine = Machine::default();
+    machine.one(1, Txn::new().put(pod("a"), text("1")));
+    assert_eq!(machine.one(2, Txn::new().delete(pod("b"))), Outcome::Applied(Revision(1)));
+    assert_eq!(machine.one(3, Txn::new().put(pod("b"), text("1")).delete(pod("b"))), Outcome::Applied(Revision(1)));
+    assert_eq!(machine.meta().revision, Revision(1));
+}
+
+#[test]
+fn a_key_written_twice_in_one_transaction_changes_once() {
+    let mut machine = Machine::default();
+    machine.one(1, Txn::new().put(pod("a"), text("1")).put(pod("b"), text("1")).put(pod("a"), text("2")));
+    let seen = [(1, "a", true), (1, "b", true)];
+    assert_eq!(machine.replayed(0, usize::MAX), seen.map(|(revision, name, put)| (revision, name.to_owned(), put)));
+}
+
+#[test]
+fn a_retry_is_answered_as_its_first_try_until_enough_others_came_after() {
+    let mut machine = Machine { limit: Some(3), ..Machine::default() };
+    let first = machine.one(1, Txn::new().put(pod("a"), text("1")));
+    for request in 2..=3 {
+        machine.one(request, Txn::new().put(pod("b"), text("1")));
+    }
+    assert_eq!(machine.one(1, Txn::new().put(pod("a"), text("2"))), first);
+    machine.one(4, Txn::new().put(pod("b"), text("1")));
+    assert_eq!(machine.one(1, Txn::new().put(pod("a"), text("2"))), Outcome::Applied(Revision(5)));
+    let kept = look(&machine.rows, |view| {
+        let mut count = 0;
+        view.scan(Column::Dedup, &[], None, &mut |_, _| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(count)
+    });
+    assert_eq!(kept.unwrap(), 2 * 3, "an answer and its place each");
+}
+
+#[test]
+fn a_replay_in_pieces_keeps_revisions_whole() {
+    let mut machine = Machine::default();
+    for request in 1..=5 {
+        machine.one(request, Txn::new().put(pod("a"), text("1")).put(pod("b"), text("1")));
+    }
+    let piece = machine.replayed(1, 1);
+    assert_eq!(piece.iter().map(|(revision, ..)| *revision).collect::<Vec<_>>(), [2, 2]);
+    assert!(machine.replayed(5, 1).is_empty());
+}
+
+#[test]
+fn equal_histories_have_equal_hashes_and_others_have_not() {
+    let history = |last: &'static str| {
+        let mut machine = Machine::default();
+        machine.one(1, Txn::new().put(pod("a"), text("1")));
+        machine.one(2, Txn::new().put(pod("a"), text(last)));
+        machine.meta().hash
+    };
+    assert_eq!(history("2"), history("2"));
+    assert_ne!(history("2"), history("3"));
+}
+
+#[test]
+fn a_revision_that_is_missing_is_noticed() {
+    for (from, to) in [(2, 3), (1, 2), (3, 4)] {
+        let mut machine = Machine::default();
+        for request in 1..=3 {
+            machine.one(request, Txn::new().put(pod("a"), text("1")));
+        }
+        let mut hole = Batch::default();
+        let key = |revision| columns::revision_key(Revision(revision), 0);
+        hole.delete_range(Column::Revisions, key(from), key(to));
+        machine.rows.write(hole).unwrap();
+        assert!(look(&machine.rows, |view| check(view)).is_err(), "revision {from}");
+    }
+}
+
+#[test]
+fn a_power_cut_takes_only_what_was_not_synced() {
+    let mut machine = Machine::default();
+    machine.one(1, Txn::new().put(pod("a"), text("1")));
+    machine.rows.sync().unwrap();
+    machine.one(2, Txn::new().put(pod("b"), text("1")));
+    let machine = Machine { rows: machine.rows.crash(), ..Machine::default() };
+    assert_eq!(machine.names(), [("a".to_owned(), 1, 1)]);
+    assert_eq!(machine.meta().revision, Revision(1));
+}

@@ -1,0 +1,59 @@
+//! openraft's own suite, on both kinds of storage.
+
+use openraft::{
+    StorageError,
+    testing::log::{StoreBuilder, Suite},
+};
+use quorate_proto::ids::NodeId;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+use super::fixture::CLUSTER;
+use crate::{
+    Config, Memory, Storage, Timing,
+    log::Log,
+    open,
+    state::{State, progress},
+    types::TypeConfig,
+    watch::Feed,
+};
+
+struct Builder {
+    disk: bool,
+}
+
+impl StoreBuilder<TypeConfig, Log, State, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, Log, State), StorageError<TypeConfig>> {
+        let directory = tempfile::tempdir().unwrap();
+        let storage =
+            if self.disk { Storage::Disk(directory.path().to_owned()) } else { Storage::Memory(Memory::new()) };
+        let config = Config::new(CLUSTER, NodeId(0), Timing::CAREFUL);
+        let opened = open::open(&config, storage).unwrap();
+        let tasks = TaskTracker::new();
+        if opened.blocking {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            std::thread::spawn(move || runtime.block_on(opened.writer));
+        } else {
+            tasks.spawn(opened.writer);
+        }
+        let feed = Arc::new(Feed::new(progress(&opened.meta)));
+        let state = State::new(opened.engine, opened.vault, feed, tasks, opened.meta);
+        Ok((directory, opened.log, state))
+    }
+}
+
+#[test]
+fn storage_in_memory_is_what_openraft_expects() {
+    run(Builder { disk: false });
+}
+
+#[test]
+fn storage_on_disk_is_what_openraft_expects() {
+    run(Builder { disk: true });
+}
+
+fn run(builder: Builder) {
+    use openraft::type_config::TypeConfigExt;
+    TypeConfig::run(Suite::test_all(builder)).unwrap();
+}
