@@ -130,18 +130,15 @@ fn choose(view: &View, voters: &BTreeSet<NodeId>) -> Option<Step> {
             next.insert(best);
         }
     }
-    let most = odd(view.policy.max_voters.max(1));
-    while next.len() < most
-        && let Some(best) = take_best(view, &next, &mut candidates)
-    {
-        next.insert(best);
+    let room = odd(view.policy.max_voters.max(1)).saturating_sub(next.len()).min(candidates.len());
+    let added = if (next.len() + room).is_multiple_of(2) { room.saturating_sub(1) } else { room };
+    for _ in 0..added {
+        next.extend(take_best(view, &next, &mut candidates));
     }
-    let size = odd(next.len().min(most.max(voters.len())));
-    while next.len() > size {
-        // Whoever is not healthy goes first, then whoever was added last; the leader never.
+    if next.len().is_multiple_of(2) {
+        // Someone leaves and nobody can take the place: whoever is not healthy goes too, then whoever was added last; the leader never.
         let rank = |node: &&NodeId| (healthy(node), voters.contains(node));
-        let out = next.iter().filter(|node| **node != view.leader).min_by_key(rank);
-        let out = *out?;
+        let out = *next.iter().filter(|node| **node != view.leader).min_by_key(rank)?;
         next.remove(&out);
     }
     if next == *voters || !majority(&next) { None } else { Some(Step::SetVoters(next)) }
