@@ -68,12 +68,12 @@ impl Client {
     /// As [`Self::ask`].
     pub(crate) async fn ask_for_all(&self, request: Request) -> Result<Vec<Answer>, Refusal> {
         let deadline = Instant::now() + self.patience;
-        let mut wait = RETRY;
+        let (mut wait, mut last) = (RETRY, None);
         loop {
             let refusal = match timeout_at(deadline, self.try_once(&request)).await {
                 Ok(Ok(answers)) => return Ok(answers),
                 Ok(Err(refusal)) => refusal,
-                Err(_) => return Err(self.too_late(None)),
+                Err(_) => return Err(self.too_late(last)),
             };
             if !matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) {
                 return Err(refusal);
@@ -81,6 +81,7 @@ impl Client {
             if Instant::now() + wait >= deadline {
                 return Err(self.too_late(Some(refusal)));
             }
+            last = Some(refusal);
             sleep(wait).await;
             wait = (wait * 2).min(SLOWEST);
         }
@@ -116,17 +117,18 @@ impl Client {
     /// As [`Self::ask`]; in the stream, whatever ends it early.
     pub(crate) async fn follow(&self, request: Request) -> Result<Answers, Refusal> {
         let deadline = Instant::now() + self.patience;
-        let mut wait = RETRY;
+        let (mut wait, mut last) = (RETRY, None);
         let stream = loop {
             match timeout_at(deadline, self.transport.ask(&request)).await {
                 Ok(Ok(stream)) => break stream,
                 Ok(Err(refusal)) if Instant::now() + wait >= deadline => return Err(refusal),
                 Ok(Err(refusal)) if matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) => {
+                    last = Some(refusal);
                     sleep(wait).await;
                     wait = (wait * 2).min(SLOWEST);
                 }
                 Ok(Err(refusal)) => return Err(refusal),
-                Err(_) => return Err(self.too_late(None)),
+                Err(_) => return Err(self.too_late(last)),
             }
         };
         Ok(stream
