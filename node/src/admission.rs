@@ -99,8 +99,13 @@ impl Admission for Gate {
             Refusal::new(Reason::Unavailable, NOT_JOINED, "the cluster is not founded yet").hint("try again")
         })?;
         let request = HEXLOWER.encode(digest(&SHA256, &attempt.request).as_ref());
-        let candidate =
-            Candidate { node: NodeId(self.random.id()), wanted_name: &wish.name, token: &token, request: &request };
+        let candidate = Candidate {
+            node: NodeId(self.random.id()),
+            wanted_name: &wish.name,
+            token: &token,
+            request: &request,
+            addresses: &wish.addresses,
+        };
         let (registration, snapshot) = self.register(&settings, &candidate).await?;
         let authority = self.vault.authority(&snapshot)?;
         let leaf = authority

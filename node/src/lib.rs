@@ -7,8 +7,10 @@
 pub mod daemon;
 pub mod links;
 pub mod node;
+pub mod raft_network;
 pub mod registration;
 pub mod secrets;
+pub mod serve;
 pub mod settings;
 pub mod world;
 
@@ -26,10 +28,8 @@ mod leading;
 mod loops;
 mod mesh_links;
 mod node_status;
-mod raft_network;
 mod replica;
 mod reporter;
-mod serve;
 mod socket;
 mod tokens;
 mod voters;

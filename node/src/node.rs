@@ -184,10 +184,9 @@ impl Node {
 
 impl Parts {
     fn traffic(&self, snapshots: &Snapshots, tasks: &TaskTracker, shutdown: &CancellationToken) -> Traffic {
-        let range = self.settings.service_range;
         let config = quorate_traffic::Config {
             node: self.own.name.clone(),
-            service_range: quorate_traffic::Network { address: range.network(), prefix: range.prefix_len() },
+            service_range: self.settings.service_range,
             reserved: vec![std::net::SocketAddrV4::new(self.settings.dns_address(), 53)],
             limits: quorate_traffic::Limits::default(),
         };

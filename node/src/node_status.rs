@@ -30,14 +30,10 @@ pub(crate) struct OwnState<'a> {
 /// The merge patch of `status` that makes the node object say what is so; `None` if it says so already.
 #[must_use]
 pub(crate) fn patch(node: &Object, own: &OwnState<'_>, wall: Timestamp) -> Option<Value> {
-    let told = own.addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.ip().to_string()}));
-    let addresses: Vec<Value> = told.chain([json!({"type": "Hostname", "address": own.hostname})]).collect();
-    let mut wanted = json!({
-        "addresses": addresses,
-        "conditions": conditions(node, own.trouble, wall),
-    });
-    if let Some(address) = own.addresses.first() {
-        wanted["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": address.port()}});
+    let mut wanted = json!({ "conditions": conditions(node, own.trouble, wall) });
+    put_addresses(&mut wanted, own.addresses);
+    if let Some(Value::Array(addresses)) = wanted.get_mut("addresses") {
+        addresses.push(json!({"type": "Hostname", "address": own.hostname}));
     }
     if let Some(info) = own.info {
         let resources = json!({
@@ -59,6 +55,15 @@ pub(crate) fn patch(node: &Object, own: &OwnState<'_>, wall: Timestamp) -> Optio
     let mut changed = node.clone();
     changed.merge(&json!({ "status": wanted }));
     (changed != *node).then_some(wanted)
+}
+
+/// Puts where a node can be reached into its status: its addresses, and the port they share.
+pub(crate) fn put_addresses(status: &mut Value, addresses: &[SocketAddr]) {
+    let entry = |address: &SocketAddr| json!({"type": "InternalIP", "address": address.ip().to_string()});
+    status["addresses"] = addresses.iter().map(entry).collect();
+    if let Some(address) = addresses.first() {
+        status["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": address.port()}});
+    }
 }
 
 fn conditions(node: &Object, trouble: Option<&str>, wall: Timestamp) -> Vec<Value> {

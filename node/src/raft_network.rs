@@ -7,22 +7,23 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _, sink, stream};
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt as _};
 use quorate_proto::{ids::NodeId, wire::cap};
 use quorate_raft::{Network, NetworkError, Pipe, Urgency};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::links::{self, Lane, LinkError, Links, Opening, Reader, Writer};
 
 /// The Raft group's way to other nodes.
-pub(crate) struct RaftNetwork {
+pub struct RaftNetwork {
     links: Arc<dyn Links>,
 }
 
 impl RaftNetwork {
     /// Over these links.
     #[must_use]
-    pub(crate) const fn new(links: Arc<dyn Links>) -> Self {
+    pub const fn new(links: Arc<dyn Links>) -> Self {
         Self { links }
     }
 }
@@ -53,22 +54,17 @@ impl Network for RaftNetwork {
     }
 }
 
-/// A stream as a pipe of frames.
+/// A stream as a pipe of frames. Closing its sending half ends the peer's receiving one.
 #[must_use]
-pub(crate) fn pipe(writer: Writer, reader: Reader) -> Pipe {
-    let send = sink::unfold(writer, |mut writer, frame: Bytes| async move {
-        links::send_bytes(&mut writer, &frame, cap::APPEND).await.map_err(failed)?;
-        Ok(writer)
-    });
-    let receive = stream::unfold(Some(reader), |reader| async move {
-        let mut reader = reader?;
-        match links::receive_bytes(&mut reader, cap::APPEND).await {
-            Ok(frame) => Some((Ok(frame), Some(reader))),
-            Err(LinkError::Ended) => None,
-            Err(error) => Some((Err(failed(error)), None)),
-        }
-    });
-    Pipe { send: Box::pin(send.sink_map_err(|error: NetworkError| error)), receive: receive.boxed() }
+pub fn pipe(writer: Writer, reader: Reader) -> Pipe {
+    let codec = || LengthDelimitedCodec::builder().length_field_type::<u32>().max_frame_length(cap::APPEND).new_codec();
+    let broken = |error| failed(LinkError::Broken(error));
+    Pipe {
+        send: Box::pin(SinkExt::<Bytes>::sink_map_err(FramedWrite::new(writer, codec()), broken)),
+        receive: Box::pin(
+            FramedRead::new(reader, codec()).map(move |frame| frame.map(BytesMut::freeze).map_err(broken)),
+        ),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
@@ -76,5 +72,23 @@ fn failed(error: LinkError) -> NetworkError {
     match error {
         LinkError::Unreachable { .. } => NetworkError::Unreachable(error.to_string()),
         _ => NetworkError::Failed(crate::desired::chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipe_that_is_closed_one_way_ends_there_and_goes_on_the_other_way() {
+        let (near, far) = tokio::io::duplex(64);
+        let ends = [near, far].map(tokio::io::split);
+        let [mut near, mut far] = ends.map(|(reader, writer)| pipe(Box::new(writer), Box::new(reader)));
+        near.send.send(Bytes::from_static(b"entries")).await.unwrap();
+        near.send.close().await.unwrap();
+        assert_eq!(far.receive.next().await.unwrap().unwrap(), "entries");
+        assert!(far.receive.next().await.is_none());
+        far.send.send(Bytes::from_static(b"acknowledged")).await.unwrap();
+        assert_eq!(near.receive.next().await.unwrap().unwrap(), "acknowledged");
     }
 }

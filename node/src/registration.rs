@@ -3,7 +3,7 @@
 //! Invariant: all of it is one transaction on what was read: two machines that race for the last use, a name or a range cannot both
 //! win, and a retry of a join that went through changes nothing.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use quorate_mesh::join::refuse;
@@ -18,7 +18,10 @@ use quorate_proto::{
 };
 use serde_json::{Value, json};
 
-use crate::settings::{ClusterSettings, NODE_PREFIX};
+use crate::{
+    node_status,
+    settings::{ClusterSettings, NODE_PREFIX},
+};
 
 /// The annotation that names the token a node joined with, and the hash of the request it joined by.
 const JOINED_WITH: &str = "quorate.dev/joined-with";
@@ -37,6 +40,8 @@ pub struct Candidate<'a> {
     pub token: &'a str,
     /// The hash of its request, key included: a retry has the same, and nobody else can.
     pub request: &'a str,
+    /// Where it says it can be reached: the others must find it before it can tell them anything more.
+    pub addresses: &'a [SocketAddr],
 }
 
 impl Candidate<'_> {
@@ -125,7 +130,7 @@ pub fn found(
     name: &str,
     moment: &Moment<'_>,
 ) -> Result<Registration, Refusal> {
-    let candidate = Candidate { node, wanted_name: name, token: "", request: "" };
+    let candidate = Candidate { node, wanted_name: name, token: "", request: "", addresses: &[] };
     let mut registration = place(&Snapshot::default(), settings, &candidate, moment)?;
     let cluster = settings.to_object(secrets).ok_or_else(|| internal("the cluster's settings are no object"))?;
     let namespaces = ["default", "kube-system"].map(|name| {
@@ -154,7 +159,7 @@ fn place(
     let pod_range = free_range(snapshot, settings)?;
     let txn = Txn::new();
     let txn = create(txn, &ADDRESSES, address(&range_name(pod_range), &json!({"kind": "Node", "name": name})), moment)?;
-    let node = json!({
+    let mut node = json!({
         "apiVersion": "v1",
         "kind": NODES.kind,
         "metadata": {
@@ -168,6 +173,7 @@ fn place(
             "lastTransitionTime": rfc3339(moment.wall),
         }]},
     });
+    node_status::put_addresses(&mut node["status"], candidate.addresses);
     let txn = create(txn, &NODES, node, moment)?;
     Ok(Registration { node: candidate.node, name: name.to_owned(), pod_range, txn })
 }
@@ -240,14 +246,14 @@ pub fn name_of(snapshot: &Snapshot, id: NodeId) -> Option<String> {
 
 /// The address of the node object's machine that was told first, with its port.
 #[must_use]
-pub fn addresses(node: &Object) -> Vec<std::net::SocketAddr> {
+pub fn addresses(node: &Object) -> Vec<SocketAddr> {
     let port = node.at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).and_then(Value::as_u64);
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
     let listed = node.at(&["status", "addresses"]).and_then(Value::as_array).into_iter().flatten();
     listed
         .filter(|entry| entry.get("type").and_then(Value::as_str) == Some("InternalIP"))
         .filter_map(|entry| entry.get("address")?.as_str()?.parse().ok())
-        .map(|address| std::net::SocketAddr::new(address, port))
+        .map(|address| SocketAddr::new(address, port))
         .collect()
 }
 
@@ -299,7 +305,9 @@ mod tests {
 
     fn join(snapshot: &mut Snapshot, node: u128, name: &str, second: i64) -> Result<Registration, String> {
         let random = Counting(9.into());
-        let candidate = Candidate { node: NodeId(node), wanted_name: name, token: "tok", request: name };
+        let addresses = ["10.99.0.2:7443".parse().unwrap()];
+        let candidate =
+            Candidate { node: NodeId(node), wanted_name: name, token: "tok", request: name, addresses: &addresses };
         let moment = Moment { wall: at(second), random: &random };
         let registration = register(snapshot, &settings(), &candidate, &moment).map_err(|refusal| refusal.because)?;
         snapshot.commit(&registration.txn).unwrap();
@@ -316,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn the_others_know_at_once_where_a_new_machine_is() {
+        let mut snapshot = founded(1);
+        join(&mut snapshot, 2, "n2", 0).unwrap();
+        let node = snapshot.find(&NODES, None, "n2").unwrap();
+        assert_eq!(addresses(&node.object), ["10.99.0.2:7443".parse().unwrap()]);
+    }
+
+    #[test]
     fn a_token_is_good_for_its_uses_and_its_time() {
         let mut snapshot = founded(1);
         assert_eq!(join(&mut snapshot, 2, "n2", 3600).unwrap_err(), "the token expired at 1970-01-01T01:00:00Z");
@@ -327,7 +343,7 @@ mod tests {
     fn a_retry_of_a_join_that_went_through_is_answered_and_changes_nothing() {
         let mut snapshot = founded(1);
         let first = join(&mut snapshot, 2, "n2", 0).unwrap();
-        let candidate = Candidate { node: NodeId(22), wanted_name: "n2", token: "tok", request: "n2" };
+        let candidate = Candidate { node: NodeId(22), wanted_name: "n2", token: "tok", request: "n2", addresses: &[] };
         let again = registered(&snapshot, &candidate).unwrap();
         assert_eq!(again, Registration { txn: Txn::new(), ..first });
         assert_eq!(registered(&snapshot, &Candidate { request: "another key's", ..candidate }), None);
@@ -346,7 +362,8 @@ mod tests {
         let random = Counting(9.into());
         let moment = Moment { wall: at(0), random: &random };
         let [one, two] = [(2, "n2"), (3, "n3")].map(|(node, name)| {
-            let candidate = Candidate { node: NodeId(node), wanted_name: name, token: "tok", request: name };
+            let candidate =
+                Candidate { node: NodeId(node), wanted_name: name, token: "tok", request: name, addresses: &[] };
             register(&snapshot, &settings(), &candidate, &moment).unwrap().txn
         });
         snapshot.commit(&one).unwrap();

@@ -1,12 +1,12 @@
 //! Identities: of a cluster, of a node, of a request.
 //!
-//! Each is 128 random bits, written as 32 lower-case hexadecimal digits.
+//! Each is 128 random bits, written as 32 lower-case hexadecimal digits; in JSON too, whose numbers hold no more than 64.
 //!
 //! Invariant: a node id is bound to its data directory and never reused (D5); an id is never derived from an address or a name.
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
 /// The text was not 32 hexadecimal digits.
@@ -17,7 +17,7 @@ pub struct IdError(String);
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub u128);
 
         impl fmt::Display for $name {
@@ -40,6 +40,22 @@ macro_rules! id {
                 match u128::from_str_radix(text, 16) {
                     Ok(id) if digits => Ok(Self(id)),
                     _ => Err(IdError(text.chars().take(64).collect())),
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                } else {
+                    u128::deserialize(deserializer).map(Self)
                 }
             }
         }
@@ -74,6 +90,13 @@ mod tests {
         let id = NodeId(0x00ff_1234_5678_9abc_def0_1234_5678_9abc);
         assert_eq!(id.to_string(), "00ff123456789abcdef0123456789abc");
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn in_json_an_id_is_its_text() {
+        let id = ClusterId(u128::MAX - 1);
+        assert_eq!(serde_json::to_value(id).unwrap(), "fffffffffffffffffffffffffffffffe");
+        assert_eq!(serde_json::from_str::<ClusterId>("\"fffffffffffffffffffffffffffffffe\"").unwrap(), id);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use quorate_dns::{Names, Range, Settings as NameSettings};
+use quorate_dns::{Names, Settings as NameSettings};
 use quorate_mesh::{Handlers, Identity, LinkClass, Mesh};
 use quorate_proto::{
     ids::NodeId,
@@ -165,16 +165,14 @@ async fn names(
 ) -> Result<(Names, Arc<NameSettings>), Refusal> {
     let cluster = &record.cluster;
     let (service, pods) = (cluster.service_range, cluster.pod_range);
-    let range = |range: ipnet::Ipv4Net| Range { address: range.network(), prefix: range.prefix_len() };
     let server = cluster.dns_address();
-    let settings = NameSettings::new(&cluster.zone, range(service), range(pods), server, &record.name)
-        .map_err(|error| not_started(&error))?;
+    let settings =
+        NameSettings::new(&cluster.zone, service, pods, server, &record.name).map_err(|error| not_started(&error))?;
     let settings = Arc::new(settings);
     let listen = if simulated {
         Vec::new()
     } else {
-        let local = quorate_traffic::Network { address: service.network(), prefix: service.prefix_len() };
-        quorate_traffic::route::add(local).await.map_err(|error| error.refusal())?;
+        quorate_traffic::route::add(service).await.map_err(|error| error.refusal())?;
         vec![SocketAddr::new(server.into(), 53)]
     };
     let config = quorate_dns::Config {

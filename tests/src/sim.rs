@@ -1,0 +1,302 @@
+//! A whole cluster in one thread, from one seed, in virtual time: real agreement, API, controllers and agents; simulated hosts, network
+//! and containers.
+//!
+//! Every node is a [`quorate_node::node::Node`] as the daemon builds it; only what touches the world is another implementation of the
+//! same seam: storage in memory, links in memory, the simulated runtime, a clock that jumps to the next deadline.
+//!
+//! Invariant: one seed is one run: whatever is drawn comes from it, and whatever waits waits in virtual time.
+
+mod host;
+mod network;
+mod show;
+pub mod story;
+mod world;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use quorate_api::Caller;
+use quorate_node::{registration, settings::ClusterSettings};
+use quorate_proto::{
+    ids::{ClusterId, NodeId},
+    kinds::JOINTOKENS,
+    object::Object,
+    refusal::Refusal,
+    request::{Answer, Request},
+    snapshot::Snapshot,
+    txn::{Outcome, Txn},
+    world::{Clock as _, Random as _},
+};
+use serde_json::{Value, json};
+use tokio::{runtime::RngSeed, time::timeout};
+use tracing_subscriber::EnvFilter;
+
+use self::{
+    host::Host,
+    network::Network,
+    world::{SimClock, SimRandom},
+};
+
+#[cfg(not(tokio_unstable))]
+compile_error!("simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml");
+
+/// How long nothing may change until the cluster counts as settled.
+const CALM: Duration = Duration::from_secs(4);
+/// How long a cluster may take to settle.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The id of the token with which simulated hosts join.
+const TOKEN: &str = "sim";
+
+/// A simulated cluster.
+pub struct Sim {
+    clock: Arc<SimClock>,
+    random: Arc<SimRandom>,
+    network: Arc<Network>,
+    settings: ClusterSettings,
+    hosts: BTreeMap<String, Host>,
+    indexes: show::Indexes,
+}
+
+/// Runs a script on a new simulated world.
+///
+/// # Panics
+/// If the runtime cannot be built.
+pub fn run<F: Future>(seed: u64, script: impl FnOnce(Sim) -> F) -> F::Output {
+    // `RUST_LOG=debug` shows what the nodes do, in virtual time's order; a second run in the same process finds it set.
+    if std::env::var_os("RUST_LOG").is_some() {
+        drop(tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()))
+        .build()
+        .expect("a runtime for one thread");
+    runtime.block_on(async move { script(Sim::new(seed)).await })
+}
+
+impl Sim {
+    fn new(seed: u64) -> Self {
+        let random = Arc::new(SimRandom::new(seed));
+        Self {
+            clock: Arc::new(SimClock::start()),
+            network: Arc::new(Network::new(random.number())),
+            settings: ClusterSettings {
+                cluster_id: ClusterId(random.id()),
+                service_range: "10.213.0.0/16".parse().expect("a range"),
+                pod_range: "10.214.0.0/16".parse().expect("a range"),
+                zone: "cluster.local".to_owned(),
+            },
+            random,
+            hosts: BTreeMap::new(),
+            indexes: show::Indexes::default(),
+        }
+    }
+
+    /// Founds a cluster on `n1` and has `n2` and so on join it; returns when all are ready and vote as they should.
+    ///
+    /// # Panics
+    /// If the cluster does not come up.
+    pub async fn nodes(&mut self, count: usize) {
+        let first = NodeId(self.random.id());
+        let moment = registration::Moment { wall: self.clock.wall(), random: &*self.random };
+        let founded = registration::found(&self.settings, &json!({}), first, "n1", &moment).expect("a first node");
+        let mut host = Host::new(first, "n1", founded.pod_range, &self.clock);
+        host.start(&self.settings, &self.network, &self.clock, &self.random).await;
+        host.store().initialize().await.expect("a new store");
+        host.store().propose(self.random.request_id(), founded.txn).await.expect("the first objects");
+        self.hosts.insert("n1".to_owned(), host);
+        for index in 2..=count {
+            self.join(&format!("n{index}")).await;
+        }
+        let voters = if count < 3 { 1 } else { count - (count + 1) % 2 };
+        self.until("all nodes are ready and vote", |sim| {
+            let snapshot = sim.snapshot();
+            let ready = snapshot.list(&quorate_proto::kinds::NODES).filter(|stored| stored.object.is_true("Ready")).count();
+            let voting = sim.alive().map(|host| host.voters()).min().unwrap_or_default();
+            ready == count && voting == voters.min(5)
+        })
+        .await;
+    }
+
+    async fn join(&mut self, name: &str) {
+        let expires = "2028-01-01T00:00:00Z";
+        let token = json!({"apiVersion": "quorate.dev/v1", "kind": "JoinToken", "metadata": {"name": TOKEN},
+            "spec": {"usesLeft": 1, "expires": expires}});
+        let token = Object::from_value(token).expect("a token");
+        let key = JOINTOKENS.key(None, TOKEN).expect("a key");
+        let store = self.any().store().clone();
+        store
+            .propose(self.random.request_id(), Txn::new().put(key, token.to_document()))
+            .await
+            .expect("a token that is stored");
+        self.until("the token is known", |sim| sim.snapshot().find(&JOINTOKENS, None, TOKEN).is_some_and(|token| {
+            token.object.at(&["spec", "usesLeft"]) == Some(&Value::from(1))
+        }))
+        .await;
+        let node = NodeId(self.random.id());
+        let candidate = registration::Candidate { node, wanted_name: name, token: TOKEN, request: name, addresses: &[] };
+        let moment = registration::Moment { wall: self.clock.wall(), random: &*self.random };
+        let snapshot = self.snapshot();
+        let place = registration::register(&snapshot, &self.settings, &candidate, &moment).expect("a place");
+        let outcome = store.propose(self.random.request_id(), place.txn).await.expect("a registration that is stored");
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+        let mut host = Host::new(node, name, place.pod_range, &self.clock);
+        host.start(&self.settings, &self.network, &self.clock, &self.random).await;
+        self.hosts.insert(name.to_owned(), host);
+    }
+
+    /// Asks a node as a user would, and returns the first answer.
+    ///
+    /// # Errors
+    /// If the request was refused.
+    ///
+    /// # Panics
+    /// If the node ends without an answer.
+    pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        let api = self.any().services().api.clone();
+        match api.handle(Caller::User("sim".to_owned()), request).next().await {
+            Some(Answer::Refused(refusal)) => Err(refusal),
+            Some(answer) => Ok(answer),
+            None => panic!("no answer"),
+        }
+    }
+
+    /// Applies an object as `quorate apply` would.
+    ///
+    /// # Errors
+    /// If it was refused.
+    pub async fn apply(&self, object: Value) -> Result<(), Refusal> {
+        let object = Object::from_value(object).expect("an object").to_document();
+        let request = Request::Apply { request: self.random.request_id(), object, dry_run: false };
+        self.ask(request).await.map(drop)
+    }
+
+    /// A new id for a mutating request.
+    #[must_use]
+    pub fn request_id(&self) -> quorate_proto::ids::RequestId {
+        self.random.request_id()
+    }
+
+    /// Cuts a host off from all others. It goes on by itself.
+    pub fn cut(&self, name: &str) {
+        self.network.cut(self.host(name).id());
+    }
+
+    /// Ends what [`Sim::cut`] began.
+    pub fn heal(&self, name: &str) {
+        self.network.heal(self.host(name).id());
+    }
+
+    /// Cuts a host's power: daemon and containers are gone, and of its disk what was not synced.
+    pub async fn kill(&mut self, name: &str) {
+        let clock = Arc::clone(&self.clock);
+        let host = self.hosts.get_mut(name).expect("a host of this name");
+        self.network.remove(host.id());
+        host.kill(&clock).await;
+    }
+
+    /// Restarts a host's daemon. Its containers go on.
+    pub async fn restart(&mut self, name: &str) {
+        let (settings, network, clock, random) =
+            (self.settings.clone(), Arc::clone(&self.network), Arc::clone(&self.clock), Arc::clone(&self.random));
+        let host = self.hosts.get_mut(name).expect("a host of this name");
+        network.remove(host.id());
+        host.stop().await;
+        host.start(&settings, &network, &clock, &random).await;
+    }
+
+    /// Switches a killed host on again.
+    pub async fn start(&mut self, name: &str) {
+        let (settings, network, clock, random) =
+            (self.settings.clone(), Arc::clone(&self.network), Arc::clone(&self.clock), Arc::clone(&self.random));
+        let host = self.hosts.get_mut(name).expect("a host of this name");
+        host.start(&settings, &network, &clock, &random).await;
+    }
+
+    /// The name of the node that leads, as the majority sees it.
+    #[must_use]
+    pub fn leader(&self) -> Option<String> {
+        let leading = self.reachable().find(|host| host.store().status().borrow().leading)?;
+        Some(leading.name().to_owned())
+    }
+
+    /// How many containers were started on all hosts that are on.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        self.hosts.get(name).expect("a host of this name")
+    }
+
+    /// Lets virtual time pass.
+    pub async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Lets time pass until nothing changes any more.
+    ///
+    /// # Panics
+    /// If the cluster does not settle.
+    pub async fn settle(&self) {
+        let calm = async {
+            let mut revision = None;
+            loop {
+                let now = self.leader().map(|leader| self.host(&leader).snapshot().revision());
+                if now.is_some() && now == revision {
+                    return;
+                }
+                revision = now;
+                tokio::time::sleep(CALM).await;
+            }
+        };
+        assert!(timeout(PATIENCE, calm).await.is_ok(), "the cluster does not settle:\n{}", self.describe());
+    }
+
+    /// Lets time pass until something is so.
+    ///
+    /// # Panics
+    /// If it does not become so.
+    pub async fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !so(self) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, wait).await.is_ok(), "it never came to be that {what}:\n{}", self.describe());
+    }
+
+    /// The newest state, as the leader or else the most advanced node that is on has it.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        let newest = self.reachable().map(Host::snapshot).max_by_key(|snapshot| snapshot.revision());
+        newest.unwrap_or_default()
+    }
+
+    /// All pods, by owner and age, with their nodes and how they are.
+    pub fn pods(&mut self) -> String {
+        let snapshot = self.snapshot();
+        show::pods(&snapshot, &mut self.indexes)
+    }
+
+    /// All nodes, and how they are.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        show::nodes(&self.snapshot())
+    }
+
+    fn alive(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values().filter(|host| host.is_on())
+    }
+
+    fn reachable(&self) -> impl Iterator<Item = &Host> {
+        self.alive().filter(|host| !self.network.is_cut(host.id()))
+    }
+
+    fn any(&self) -> &Host {
+        self.reachable().next().expect("a host that is on")
+    }
+}

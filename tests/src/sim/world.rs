@@ -1,0 +1,53 @@
+//! Virtual time and seeded chance.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use quorate_proto::world::{Clock, Instant, Random, Timestamp};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+/// When simulated time begins: 2027-01-15T08:00:00Z.
+const BEGINNING: i64 = 1_800_000_000;
+
+/// A clock that follows tokio's, which jumps to the next deadline whenever all tasks wait.
+pub(super) struct SimClock {
+    start: tokio::time::Instant,
+}
+
+impl SimClock {
+    pub(super) fn start() -> Self {
+        Self { start: tokio::time::Instant::now() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Instant {
+        Instant(self.elapsed())
+    }
+
+    fn wall(&self) -> Timestamp {
+        let beginning = Timestamp::from_second(BEGINNING).unwrap_or(Timestamp::UNIX_EPOCH);
+        beginning.checked_add(self.elapsed()).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// Chance from a seed.
+pub(super) struct SimRandom(Mutex<StdRng>);
+
+impl SimRandom {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+    }
+}
+
+impl Random for SimRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(buffer);
+    }
+}
