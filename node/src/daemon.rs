@@ -15,7 +15,10 @@ use std::{
 use ipnet::Ipv4Net;
 use quorate_agent::{
     Runtime,
-    runtime::simulated::{self, Simulated},
+    runtime::{
+        docker::{self, Docker},
+        simulated::{self, Simulated},
+    },
 };
 use quorate_mesh::{ClusterKey, Identity, UserIdentity, join};
 use quorate_proto::{
@@ -42,6 +45,10 @@ mod run;
 
 /// What is refused when the daemon does not start.
 const NOT_STARTED: &str = "the daemon did not start";
+
+/// The pods' network on the Docker Engine, and its bridge.
+const NETWORK: &str = "quorate";
+const BRIDGE: &str = "quorate0";
 
 /// How much memory a simulated node says it has, in bytes.
 const SIMULATED_MEMORY: u64 = 16 << 30;
@@ -203,15 +210,26 @@ impl Daemon {
         })
     }
 
-    fn runtime(&self, _cluster: ClusterId, name: &str, pod_range: Ipv4Net) -> Arc<dyn Runtime> {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let config = simulated::Config {
-            node: name.to_owned(),
-            pod_range,
-            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-            memory: SIMULATED_MEMORY,
-        };
-        Arc::new(Arc::new(Simulated::new(config, Arc::clone(&self.clock))))
+    fn runtime(&self, cluster: ClusterId, name: &str, pod_range: Ipv4Net) -> Arc<dyn Runtime> {
+        let node = name.to_owned();
+        match &self.settings.engine {
+            Engine::Docker(socket) => Arc::new(Docker::new(docker::Config {
+                socket: socket.clone(),
+                cluster,
+                node,
+                dir: self.home.pods(),
+                network: NETWORK.to_owned(),
+                bridge: BRIDGE.to_owned(),
+                pod_range,
+            })),
+            Engine::Simulated => {
+                let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+                let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+                let config = simulated::Config { node, pod_range, cpus, memory: SIMULATED_MEMORY };
+                // The simulated runtime's own tasks share it.
+                Arc::new(Arc::new(Simulated::new(config, Arc::clone(&self.clock))))
+            }
+        }
     }
 
     /// Makes a cluster and writes down what this node is in it; the store gets the rest when it is there.

@@ -4,13 +4,14 @@
 //!
 //! Invariant: who a caller is comes from its certificate; what it may do is decided by the part that answers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use quorate_api::Caller;
 use quorate_dns::{Names, doq};
 use quorate_mesh::{Alpn, Handler, Mesh, Stream, Subject};
 use quorate_proto::ids::NodeId;
+use quorate_raft::Store;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,9 @@ use crate::{
     loops::Snapshots,
     serve::Services,
 };
+
+/// How often peers are called on while nobody leads.
+const GREET: Duration = Duration::from_secs(2);
 
 /// Streams over the mesh.
 pub(crate) struct MeshLinks(Arc<SetOnce<Mesh>>);
@@ -119,5 +123,25 @@ pub(crate) async fn keep_addresses(mesh: Mesh, mut snapshots: Snapshots, shutdow
             mesh.forget(*node);
         }
         known = next;
+    }
+}
+
+/// Calls on every peer while nobody leads, so that nodes that all moved find each other by the addresses that are still good.
+pub(crate) async fn greet(mesh: Mesh, store: Store, snapshots: Snapshots, shutdown: CancellationToken) {
+    let mut status = store.status();
+    loop {
+        let leaderless = status.wait_for(|status| status.leader.is_none());
+        if !matches!(shutdown.run_until_cancelled(leaderless).await, Some(Ok(_))) {
+            return;
+        }
+        let peers = admission::peers(&snapshots.borrow());
+        let calls = peers.iter().filter(|peer| peer.node != mesh.node()).map(async |peer| {
+            // To open a stream is to have a connection; a stream that is not written to is not seen.
+            if let Err(error) = mesh.open(peer.node, Alpn::Peer).await {
+                tracing::debug!(%error, "a peer was not found");
+            }
+        });
+        shutdown.run_until_cancelled(futures_util::future::join_all(calls)).await;
+        shutdown.run_until_cancelled(tokio::time::sleep(GREET)).await;
     }
 }

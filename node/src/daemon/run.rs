@@ -143,6 +143,7 @@ async fn start(
         random: Arc::clone(&daemon.random),
     };
     let running = Node::start(parts, tasks, stop).map_err(|error| not_started(&error))?;
+    tasks.spawn(mesh_links::greet(mesh.clone(), store.clone(), running.snapshots.clone(), stop.clone()));
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
     let gate = Gate::new(running.agreed, vault, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
