@@ -129,17 +129,14 @@ impl Agent {
     ///
     /// # Errors
     /// If the pod is not on this node, the container is not one of its, or the runtime does not answer.
-    pub async fn logs(
-        &self,
-        logs: &request::Logs,
-    ) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {
+    pub async fn logs(&self, logs: &request::Logs) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {
         let what = format!("logs of pod {} were not read", logs.pod);
         let refuse = |reason, because: String| Refusal::new(reason, what.clone(), because);
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         let stored = snapshot.find(&PODS, Some(&logs.namespace), &logs.pod);
-        let bound = stored.and_then(|stored| BoundPod::read(stored, &self.shared.node)).ok_or_else(|| {
-            refuse(Reason::NotFound, format!("pod {} is not on node {}", logs.pod, self.shared.node))
-        })?;
+        let bound = stored
+            .and_then(|stored| BoundPod::read(stored, &self.shared.node))
+            .ok_or_else(|| refuse(Reason::NotFound, format!("pod {} is not on node {}", logs.pod, self.shared.node)))?;
         let names: Vec<&str> = bound.containers().map(|(container, _)| container.name.as_str()).collect();
         let name = match (&logs.container, bound.spec.containers.as_slice()) {
             (Some(name), _) => name.as_str(),
@@ -154,7 +151,8 @@ impl Agent {
                 .hint(format!("name one of: {}", names.join(", "))));
         }
         let listed = self.shared.runtime.list().await.map_err(|error| error.refusal(what.clone()))?;
-        let seen: Vec<&Container> = listed.iter().filter(|container| container.pod.uid == bound.reference.uid).collect();
+        let seen: Vec<&Container> =
+            listed.iter().filter(|container| container.pod.uid == bound.reference.uid).collect();
         let found = if logs.previous { memory::previous(&seen, name) } else { memory::current(&seen, name) };
         let container = found.ok_or_else(|| {
             let which = if logs.previous { "no earlier container" } else { "no container yet" };
@@ -165,7 +163,8 @@ impl Agent {
             Timestamp::from_second(wall.as_second().saturating_sub(i64::from(seconds))).unwrap_or(wall)
         });
         let lines = LogLines { follow: logs.follow, tail: logs.tail, since, timestamps: logs.timestamps };
-        let stream = self.shared.runtime.logs(&container.id, &lines).await.map_err(|error| error.refusal(what.clone()))?;
+        let stream =
+            self.shared.runtime.logs(&container.id, &lines).await.map_err(|error| error.refusal(what.clone()))?;
         Ok(stream.map(move |item| item.map_err(|error| error.refusal(what.clone()))).boxed())
     }
 }
@@ -377,13 +376,18 @@ impl Keeper {
             return;
         }
         // Once containers are removed, what they did can no longer be read off them.
-        if bound.ended() || (bound.deleting() && !bound.containers().all(|(container, _)| memory::current(seen, &container.name).is_some())) {
+        if bound.ended()
+            || (bound.deleting()
+                && !bound.containers().all(|(container, _)| memory::current(seen, &container.name).is_some()))
+        {
             return;
         }
         let host = self.config.host_address.to_string();
-        let scheme = self.info.borrow().as_ref().map_or_else(String::new, |info| {
-            info.version.split("://").next().unwrap_or_default().to_owned()
-        });
+        let scheme = self
+            .info
+            .borrow()
+            .as_ref()
+            .map_or_else(String::new, |info| info.version.split("://").next().unwrap_or_default().to_owned());
         let context =
             status::Context { memory: &kept.memory, waiting: &plan.waiting, host: &host, wall, scheme: &scheme };
         let status = status::of(bound, seen, context);
@@ -393,7 +397,8 @@ impl Keeper {
             let event = match *reason {
                 "CrashLoopBackOff" => {
                     let PodRef { namespace, name: pod, uid } = &bound.reference;
-                    let message = format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
+                    let message =
+                        format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
                     Event::warning("BackOff", message)
                 }
                 "ImagePullBackOff" => Event::warning("BackOff", message.clone()),
@@ -428,7 +433,13 @@ impl Keeper {
                 if let Some(probe) = health.probe(purpose) {
                     let check = probe.begin();
                     let ids = (name.clone(), container.id.clone());
-                    self.tasks.spawn(self.hands.clone().check(bound.reference.uid.clone(), ids, address, purpose, check));
+                    self.tasks.spawn(self.hands.clone().check(
+                        bound.reference.uid.clone(),
+                        ids,
+                        address,
+                        purpose,
+                        check,
+                    ));
                 }
             }
             wake_at = [wake_at, next].into_iter().flatten().min();
@@ -564,3 +575,6 @@ impl Kept {
         Some(Event::warning("Unhealthy", message).of(&format!("spec.containers{{{name}}}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

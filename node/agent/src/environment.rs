@@ -7,13 +7,16 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use quorate_proto::k8s::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret, Service},
+};
 use quorate_proto::{
     k8s::api::core::v1::{Container, EnvVarSource},
     kinds::{CONFIGMAPS, SECRETS, SERVICES},
     quantity::Quantity,
     snapshot::Snapshot,
 };
-use quorate_proto::k8s::{ByteString, api::core::v1::{ConfigMap, Secret, Service}};
 
 use crate::{pod::BoundPod, resources};
 
@@ -102,13 +105,14 @@ fn from(
     source: &EnvVarSource,
 ) -> Result<Option<String>, String> {
     let namespace = &bound.reference.namespace;
-    let entry = |entries: Option<BTreeMap<String, Vec<u8>>>, kind: &str, name: &str, key: &str, optional: Option<bool>| {
-        match entries.and_then(|mut entries| entries.remove(key)) {
-            Some(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
-            None if optional == Some(true) => Ok(None),
-            None => Err(format!("couldn't find key {key} in {kind} {namespace}/{name}")),
-        }
-    };
+    let entry =
+        |entries: Option<BTreeMap<String, Vec<u8>>>, kind: &str, name: &str, key: &str, optional: Option<bool>| {
+            match entries.and_then(|mut entries| entries.remove(key)) {
+                Some(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
+                None if optional == Some(true) => Ok(None),
+                None => Err(format!("couldn't find key {key} in {kind} {namespace}/{name}")),
+            }
+        };
     if let Some(key) = &source.config_map_key_ref {
         let entries = config_map(snapshot, namespace, &key.name, key.optional)?;
         return entry(entries, "ConfigMap", &key.name, &key.key, key.optional);
@@ -168,7 +172,8 @@ fn resource(container: &Container, path: &str, divisor: Option<&str>) -> Result<
         _ => return Err(format!("unsupported container resource: {path}")),
     }
     .unwrap_or(Quantity::ZERO);
-    let divisor: Quantity = divisor.filter(|text| *text != "0").unwrap_or("1").parse().map_err(|error| format!("{error}"))?;
+    let divisor: Quantity =
+        divisor.filter(|text| *text != "0").unwrap_or("1").parse().map_err(|error| format!("{error}"))?;
     let (amount, divisor) =
         if name == "cpu" { (amount.millis(), divisor.millis()) } else { (amount.units(), divisor.units()) };
     let divisor = divisor.max(1);
@@ -272,17 +277,17 @@ mod tests {
     fn every_source_of_a_variable_is_followed() {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "shop"}, "data": {"token": "czNjcjN0"}});
         let container = json!({"name": "c", "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}},
-            "envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "APP_"}],
-            "env": [
-                {"name": "PLAIN", "value": "a"},
-                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
-                {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
-                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-                {"name": "ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
-                {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
-                {"name": "MADE", "value": "$(PLAIN)-$(APP_colour) $$(PLAIN) $(NOPE)"},
-            ]});
+        "envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "APP_"}],
+        "env": [
+            {"name": "PLAIN", "value": "a"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+            {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+            {"name": "MADE", "value": "$(PLAIN)-$(APP_colour) $$(PLAIN) $(NOPE)"},
+        ]});
         let found = of(container, &[config(json!({"colour": "red"})), secret]).unwrap();
         let expected = [
             ("ADDRESS", "10.214.0.2"),

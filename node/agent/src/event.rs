@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn a_pod_that_never_stops_complaining_is_heard_once_a_minute() {
         let mut budget = Budget::new(at(0));
-        let told = |budget: &mut Budget, now| (0..100).filter(|n| budget.allows(&Event::warning("Unhealthy", format!("{n} at {now:?}")), now)).count();
+        let told = |budget: &mut Budget, now| {
+            (0..100).filter(|n| budget.allows(&Event::warning("Unhealthy", format!("{n} at {now:?}")), now)).count()
+        };
         assert_eq!(told(&mut budget, at(0)), 25);
         assert_eq!(told(&mut budget, at(59)), 0);
         assert_eq!(told(&mut budget, at(60)), 1);

@@ -20,6 +20,8 @@ mod report;
 mod resources;
 pub mod runtime;
 mod status;
+#[cfg(test)]
+mod testing;
 mod workload;
 
 pub use agent::Agent;

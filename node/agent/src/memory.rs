@@ -121,7 +121,8 @@ impl PodMemory {
 
 /// The latest container of a name.
 pub(crate) fn current<'a>(seen: &[&'a Container], name: &str) -> Option<&'a Container> {
-    let of_name = seen.iter().filter(|container| matches!(&container.role, Role::Container { name: of, .. } if of == name));
+    let of_name =
+        seen.iter().filter(|container| matches!(&container.role, Role::Container { name: of, .. } if of == name));
     of_name.max_by_key(|container| container.attempt).copied()
 }
 

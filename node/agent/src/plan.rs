@@ -243,7 +243,8 @@ fn tidy(bound: &BoundPod, seen: &[&Container], context: Context<'_>, plan: &mut 
             }
             continue;
         };
-        let kept = [current(seen, name), previous(seen, name)].into_iter().flatten().any(|kept| kept.id == container.id);
+        let kept =
+            [current(seen, name), previous(seen, name)].into_iter().flatten().any(|kept| kept.id == container.id);
         let named = bound.containers().any(|(of, _)| of.name == *name);
         if named && kept {
             continue;
@@ -288,7 +289,8 @@ fn fate(
         State::Exited { code, .. } => {
             let again = !same || bound.restarts(stage, *code);
             // A new network is prepared anew: what an init container did to the old one is lost.
-            let stale = stage == Stage::Init && holder.is_none_or(|holder| holder.id != *joined) && !begun(bound, seen, holder);
+            let stale =
+                stage == Stage::Init && holder.is_none_or(|holder| holder.id != *joined) && !begun(bound, seen, holder);
             if !again && !(stale && *code == 0) {
                 return Fate::Done { well: *code == 0 };
             }
@@ -311,7 +313,8 @@ fn begun(bound: &BoundPod, seen: &[&Container], holder: Option<&Container>) -> b
 
 /// Whether the pod is over: an init container failed for good, or all its own containers ended for good.
 fn finished(fates: &[(&core::Container, Stage, Fate)]) -> bool {
-    let failed = fates.iter().any(|(_, stage, fate)| *stage == Stage::Init && matches!(fate, Fate::Done { well: false }));
+    let failed =
+        fates.iter().any(|(_, stage, fate)| *stage == Stage::Init && matches!(fate, Fate::Done { well: false }));
     let mut mains = fates.iter().filter(|(_, stage, _)| *stage == Stage::Main);
     failed || (!fates.is_empty() && mains.all(|(_, _, fate)| matches!(fate, Fate::Done { .. })))
 }

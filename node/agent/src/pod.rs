@@ -119,9 +119,11 @@ impl BoundPod {
 
     /// Whether the store knows the pod as ready.
     pub(crate) fn was_ready(&self) -> bool {
-        self.pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
-            condition.type_ == "Ready" && condition.status == "True"
-        })
+        self.pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 }
 
@@ -166,7 +168,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_changed_image_changes_the_fingerprint_and_a_changed_neighbour_does_not() {
-        let pod = |image: &str| bound("web", json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": image}]}));
+        let pod = |image: &str| {
+            bound("web", json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": image}]}))
+        };
         let (one, two) = (pod("y:1"), pod("y:2"));
         assert_eq!(one.hash("a"), two.hash("a"));
         assert_ne!(one.hash("b"), two.hash("b"));

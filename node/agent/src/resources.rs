@@ -62,10 +62,7 @@ pub(crate) fn limits(pod: &PodSpec, container: &Container, node_memory: u64) -> 
     let memory_limit = limit(container, "memory").map(Quantity::units).filter(|bytes| *bytes > 0);
     let cpu_weight = request(container, "cpu").map(Quantity::millis).or(cpu_limit).unwrap_or(0);
     Limits {
-        cpu_shares: (i128::from(cpu_weight) * 1024 / 1000)
-            .try_into()
-            .unwrap_or(SHARES.1)
-            .clamp(SHARES.0, SHARES.1),
+        cpu_shares: (i128::from(cpu_weight) * 1024 / 1000).try_into().unwrap_or(SHARES.1).clamp(SHARES.0, SHARES.1),
         cpu_quota: cpu_limit
             .filter(|milli| *milli > 0)
             .map(|milli| milli.saturating_mul(CPU_PERIOD / 1000).max(LEAST_QUOTA)),
@@ -141,7 +138,8 @@ mod tests {
     use super::*;
 
     fn pod(resources: &[Value]) -> PodSpec {
-        let containers: Vec<_> = resources.iter().map(|resources| json!({"name": "c", "resources": resources})).collect();
+        let containers: Vec<_> =
+            resources.iter().map(|resources| json!({"name": "c", "resources": resources})).collect();
         serde_json::from_value(json!({ "containers": containers })).unwrap()
     }
 

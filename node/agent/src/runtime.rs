@@ -402,14 +402,10 @@ impl RuntimeError {
     pub fn refusal(self, what: impl Into<String>) -> refusal::Refusal {
         let because = self.to_string();
         match self {
-            Self::Absent { hint, .. } => {
-                refusal::Refusal::new(refusal::Reason::Unavailable, what, because).hint(hint)
-            }
+            Self::Absent { hint, .. } => refusal::Refusal::new(refusal::Reason::Unavailable, what, because).hint(hint),
             Self::Timeout { .. } => refusal::Refusal::new(refusal::Reason::Timeout, what, because),
             Self::NotFound(_) => refusal::Refusal::new(refusal::Reason::NotFound, what, because),
-            Self::Refused(_) | Self::Machine { .. } => {
-                refusal::Refusal::new(refusal::Reason::Internal, what, because)
-            }
+            Self::Refused(_) | Self::Machine { .. } => refusal::Refusal::new(refusal::Reason::Internal, what, because),
         }
     }
 }

@@ -34,8 +34,11 @@ pub(crate) struct Context<'a> {
 pub(crate) fn next_attempt(status: &Value, name: &str) -> u32 {
     let lists = ["containerStatuses", "initContainerStatuses"];
     let mut statuses = lists.iter().filter_map(|list| status.get(list)?.as_array()).flatten();
-    let Some(known) = statuses.find(|status| status.get("name").and_then(Value::as_str) == Some(name)) else { return 0 };
-    let count = known.get("restartCount").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let Some(known) = statuses.find(|status| status.get("name").and_then(Value::as_str) == Some(name)) else {
+        return 0;
+    };
+    let count =
+        known.get("restartCount").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let started = known.get("containerID").and_then(Value::as_str).is_some_and(|id| !id.is_empty());
     count.saturating_add(u32::from(started))
 }
@@ -58,8 +61,11 @@ pub(crate) fn of(bound: &BoundPod, seen: &[&Container], context: Context<'_>) ->
             _ => running && health.is_some_and(crate::probe::Health::ready),
         };
         sums.add(bound, name, stage, current.map(|current| &current.state), (started, ready));
-        let last = previous(seen, name).filter(|_| !matches!((current.map(|current| &current.state), waiting), (Some(State::Exited { .. }), Some(_))));
-        let last = last.or_else(|| current.filter(|current| matches!(current.state, State::Exited { .. }) && waiting.is_some()));
+        let last = previous(seen, name).filter(|_| {
+            !matches!((current.map(|current| &current.state), waiting), (Some(State::Exited { .. }), Some(_)))
+        });
+        let last = last
+            .or_else(|| current.filter(|current| matches!(current.state, State::Exited { .. }) && waiting.is_some()));
         let mut status = json!({
             "name": name,
             "image": current.map_or_else(|| container.image.clone().unwrap_or_default(), |current| current.image.clone()),
@@ -169,7 +175,14 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, bound: &BoundPod, name: &str, stage: Stage, state: Option<&State>, (started, ready): (bool, bool)) {
+    fn add(
+        &mut self,
+        bound: &BoundPod,
+        name: &str,
+        stage: Stage,
+        state: Option<&State>,
+        (started, ready): (bool, bool),
+    ) {
         let complete = if stage == Stage::Sidecar { started } else { ready };
         if stage != Stage::Main && !complete {
             self.incomplete.push(name.to_owned());
@@ -220,9 +233,11 @@ fn conditions(bound: &BoundPod, sums: &Sums, phase: &str, context: Context<'_>) 
     let initialized: Truth = match (completed, sums.incomplete.is_empty()) {
         (true, _) => (true, "PodCompleted", String::new()),
         (false, true) => yes(),
-        (false, false) => {
-            (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", sums.incomplete.join(" ")))
-        }
+        (false, false) => (
+            false,
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", sums.incomplete.join(" ")),
+        ),
     };
     let ready: Truth = match (completed, sums.unready.is_empty()) {
         (true, _) => (false, "PodCompleted", String::new()),
@@ -232,7 +247,8 @@ fn conditions(bound: &BoundPod, sums: &Sums, phase: &str, context: Context<'_>) 
             (false, "ContainersNotReady", format!("containers with unready status: [{}]", sums.unready.join(" ")))
         }
     };
-    let own = [("Initialized", initialized), ("Ready", ready.clone()), ("ContainersReady", ready), ("PodScheduled", yes())];
+    let own =
+        [("Initialized", initialized), ("Ready", ready.clone()), ("ContainersReady", ready), ("PodScheduled", yes())];
     // Conditions that others set stay as the store has them.
     let others = bound.status.get("conditions").and_then(Value::as_array).into_iter().flatten().filter(|condition| {
         let kind = condition.get("type").and_then(Value::as_str);

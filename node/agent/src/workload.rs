@@ -227,9 +227,8 @@ pub(crate) fn credentials(bound: &BoundPod, snapshot: &Snapshot) -> Vec<Credenti
 /// Tells whether a pod's volumes are to be brought up to date: changes when an object they are made from does.
 pub(crate) fn volumes_version(bound: &BoundPod, snapshot: &Snapshot) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let version = |kind, name: &str| {
-        snapshot.find(kind, Some(&bound.reference.namespace), name).map(|stored| stored.modified)
-    };
+    let version =
+        |kind, name: &str| snapshot.find(kind, Some(&bound.reference.namespace), name).map(|stored| stored.modified);
     for volume in bound.spec.volumes.iter().flatten() {
         if let Some(map) = &volume.config_map {
             version(&CONFIGMAPS, &map.name).hash(&mut hasher);
@@ -328,7 +327,9 @@ fn files(
 
 /// A path below the volume: it does not lead out of it, nor into what the volume keeps for itself (`..data`).
 fn inside(path: &str) -> Result<String, String> {
-    let good = !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| !part.starts_with("..") && !part.is_empty());
+    let good = !path.is_empty()
+        && !path.starts_with('/')
+        && path.split('/').all(|part| !part.starts_with("..") && !part.is_empty());
     if good { Ok(path.to_owned()) } else { Err(format!("`{path}` is no path below a volume")) }
 }
 

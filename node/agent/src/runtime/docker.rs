@@ -36,8 +36,12 @@ use crate::probe::Check;
 
 mod check;
 mod describe;
+mod oom;
 mod prepare;
 mod volume;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// How long the engine may take to answer what it only looks up.
 const LOOK_UP: Duration = Duration::from_secs(15);
@@ -70,6 +74,8 @@ pub struct Config {
 /// A Docker Engine.
 pub struct Docker {
     config: Config,
+    /// The lowest OOM score that a container may have here.
+    oom_floor: i64,
     client: tokio::sync::Mutex<Option<Client>>,
     /// What inspection told of containers in a state they keep: by id.
     inspected: std::sync::Arc<Mutex<BTreeMap<String, ContainerInspectResponse>>>,
@@ -85,7 +91,8 @@ impl Docker {
     /// An engine that is talked to when it is needed: it need not be there yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, client: tokio::sync::Mutex::default(), inspected: std::sync::Arc::default() }
+        let (client, inspected) = (tokio::sync::Mutex::default(), std::sync::Arc::default());
+        Self { config, oom_floor: oom::floor(), client, inspected }
     }
 
     /// A client that speaks a version the engine understands.
@@ -105,12 +112,15 @@ impl Docker {
                     *known = Some(client.clone());
                     return Ok(client);
                 }
-                Ok(Err(error @ ClientError::DockerResponseServerError { status_code: 400, .. })) => refused = Some(error),
+                Ok(Err(error @ ClientError::DockerResponseServerError { status_code: 400, .. })) => {
+                    refused = Some(error)
+                }
                 Ok(Err(error)) => return Err(self.error(&error, "asking for its version")),
                 Err(_) => return Err(timeout("asking the Docker Engine for its version", LOOK_UP)),
             }
         }
-        Err(refused.map_or_else(|| timeout("connecting", LOOK_UP), |error| self.error(&error, "asking for its version")))
+        Err(refused
+            .map_or_else(|| timeout("connecting", LOOK_UP), |error| self.error(&error, "asking for its version")))
     }
 
     /// One call, within its deadline.
@@ -146,8 +156,9 @@ impl Docker {
             error => RuntimeError::Absent {
                 runtime: format!("the Docker Engine at {}", self.config.socket.display()),
                 because: chain(error),
-                hint: "install Docker, or start it with `systemctl start docker`; Quorate must be able to use its socket"
-                    .to_owned(),
+                hint:
+                    "install Docker, or start it with `systemctl start docker`; Quorate must be able to use its socket"
+                        .to_owned(),
             },
         }
     }
@@ -234,7 +245,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[async_trait]
 impl Runtime for Docker {
     async fn info(&self) -> Result<Info, RuntimeError> {
-        let info = self.call("asking the Docker Engine for its state", LOOK_UP, async |client| client.info().await).await?;
+        let info =
+            self.call("asking the Docker Engine for its state", LOOK_UP, async |client| client.info().await).await?;
         Ok(describe::info(info))
     }
 
@@ -248,7 +260,8 @@ impl Runtime for Docker {
         let listed = self
             .call("listing containers", LOOK_UP, async |client| client.list_containers(Some(options())).await)
             .await?;
-        let ids: std::collections::BTreeSet<&String> = listed.iter().filter_map(|summary| summary.id.as_ref()).collect();
+        let ids: std::collections::BTreeSet<&String> =
+            listed.iter().filter_map(|summary| summary.id.as_ref()).collect();
         lock(&self.inspected).retain(|id, _| ids.contains(id));
         let mut containers = Vec::with_capacity(listed.len());
         for summary in &listed {
@@ -311,7 +324,8 @@ impl Runtime for Docker {
             match outcome {
                 Ok(()) => {
                     let id = self.image(reference).await?;
-                    return id.ok_or_else(|| RuntimeError::NotFound(format!("{reference} was fetched and is not there")));
+                    return id
+                        .ok_or_else(|| RuntimeError::NotFound(format!("{reference} was fetched and is not there")));
                 }
                 Err(error) => refused = refused.or(Some(error)),
             }
@@ -335,14 +349,14 @@ impl Runtime for Docker {
     }
 
     async fn start_holder(&self, holder: &HolderSpec) -> Result<(), RuntimeError> {
-        let body = describe::holder(holder, &self.config);
+        let body = describe::holder(holder, &self.config, self.oom_floor);
         let id = self.make(&name("POD", &holder.pod, holder.attempt), body).await?;
         self.start(&id).await
     }
 
     async fn create(&self, container: &ContainerSpec) -> Result<String, RuntimeError> {
         let name = name(&container.name, &container.pod_ref(), container.attempt);
-        self.make(&name, describe::creation(container, &self.config)).await
+        self.make(&name, describe::creation(container, &self.config, self.oom_floor)).await
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
@@ -404,9 +418,7 @@ impl Runtime for Docker {
             .build();
         let stream = self.client().await?.logs(id, Some(options));
         Ok(stream
-            .map(|item| {
-                item.map(LogOutput::into_bytes).map_err(|error| RuntimeError::Refused(chain(&error)))
-            })
+            .map(|item| item.map(LogOutput::into_bytes).map_err(|error| RuntimeError::Refused(chain(&error))))
             .boxed())
     }
 }

@@ -13,7 +13,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::{self, BoxStream}};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use ipnet::Ipv4Net;
 use quorate_proto::world::{Clock, Instant, Timestamp};
 use tokio::sync::watch;
@@ -96,7 +99,9 @@ impl Row {
     /// The container as it is now.
     fn at(&self, now: Instant) -> Container {
         let mut shown = self.shown.clone();
-        if let (Some((begun, started)), Some((ends, code))) = (self.begun, self.ends) && ends <= now {
+        if let (Some((begun, started)), Some((ends, code))) = (self.begun, self.ends)
+            && ends <= now
+        {
             let ran = i64::try_from(ends.since(begun).as_millis()).unwrap_or(i64::MAX);
             let finished = Timestamp::from_millisecond(started.as_millisecond().saturating_add(ran)).unwrap_or(started);
             shown.state = State::Exited { started, finished, code, out_of_memory: false, message: String::new() };
@@ -164,8 +169,7 @@ impl Simulated {
     }
 
     fn free_address(&self, rows: &Rows, now: Instant) -> Result<Ipv4Addr, RuntimeError> {
-        let taken: BTreeSet<Ipv4Addr> =
-            rows.containers.values().filter_map(|row| row.at(now).address).collect();
+        let taken: BTreeSet<Ipv4Addr> = rows.containers.values().filter_map(|row| row.at(now).address).collect();
         let mut hosts = self.config.pod_range.hosts().skip(1);
         hosts.find(|address| !taken.contains(address)).ok_or_else(|| {
             RuntimeError::Refused(format!("no address is left in the pod range {}", self.config.pod_range))
@@ -175,7 +179,8 @@ impl Simulated {
     /// Adds a row; one of the same name that does not run is replaced.
     fn add(&self, rows: &mut Rows, name: String, mut shown: Container) -> Result<String, RuntimeError> {
         let now = self.clock.now();
-        let same = rows.containers.iter().find(|(_, row)| row.name == name).map(|(id, row)| (id.clone(), row.runs(now)));
+        let same =
+            rows.containers.iter().find(|(_, row)| row.name == name).map(|(id, row)| (id.clone(), row.runs(now)));
         match same {
             Some((_, true)) => return Err(RuntimeError::Refused(format!("{name} is running already"))),
             Some((id, false)) => _ = rows.containers.remove(&id),
@@ -294,8 +299,7 @@ impl Runtime for Arc<Simulated> {
         let name = super::name("POD", &holder.pod, holder.attempt);
         let (id, address) = {
             let mut rows = self.answering()?;
-            let address =
-                if holder.host_network { None } else { Some(self.free_address(&rows, self.clock.now())?) };
+            let address = if holder.host_network { None } else { Some(self.free_address(&rows, self.clock.now())?) };
             let shown = shown(&self.config.node, holder.pod.clone(), Role::Holder, holder.attempt, holder.grace, "");
             (self.add(&mut rows, name, shown)?, address)
         };
@@ -313,7 +317,10 @@ impl Runtime for Arc<Simulated> {
         let mut rows = self.answering()?;
         let now = self.clock.now();
         if !rows.containers.get(&container.holder).is_some_and(|holder| holder.runs(now)) {
-            return Err(RuntimeError::NotFound(format!("cannot join the network of {}: it does not run", container.holder)));
+            return Err(RuntimeError::NotFound(format!(
+                "cannot join the network of {}: it does not run",
+                container.holder
+            )));
         }
         self.add(&mut rows, super::name(&container.name, &container.pod_ref(), attempt), shown)
     }

@@ -25,15 +25,15 @@ const MAX_OUTPUT: usize = 10 << 10;
 pub(super) async fn ask(address: Ipv4Addr, check: &Check, timeout: Duration) -> Result<(), String> {
     let asked = async {
         match check {
-            Check::Http { host, port, path, headers } => {
-                http(host.as_deref(), address, *port, path, headers).await
-            }
+            Check::Http { host, port, path, headers } => http(host.as_deref(), address, *port, path, headers).await,
             Check::Tcp { host, port } => connect(host.as_deref(), address, *port).await.map(drop),
             Check::Unsupported(why) => Err(why.clone()),
             Check::Exec { .. } => Err("a command runs in the container, not over the network".to_owned()),
         }
     };
-    tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs())))
+    tokio::time::timeout(timeout, asked)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs())))
 }
 
 async fn connect(host: Option<&str>, address: Ipv4Addr, port: u16) -> Result<TcpStream, String> {
@@ -111,7 +111,8 @@ impl Docker {
                 return Ok(Err(format!("command timed out after {} s", timeout.as_secs())));
             }
         }
-        let ended = self.call("asking after a command", LOOK_UP, async |client| client.inspect_exec(&exec.id).await).await?;
+        let ended =
+            self.call("asking after a command", LOOK_UP, async |client| client.inspect_exec(&exec.id).await).await?;
         Ok(match ended.exit_code {
             Some(0) => Ok(()),
             Some(code) => Err(format!("exit code {code}: {}", String::from_utf8_lossy(&written).trim_end())),

@@ -73,7 +73,7 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }
 
-pub(super) fn holder(holder: &HolderSpec, config: &Config) -> ContainerCreateBody {
+pub(super) fn holder(holder: &HolderSpec, config: &Config, oom_floor: i64) -> ContainerCreateBody {
     let mut labels = labels(config, &holder.pod, holder.attempt, holder.grace);
     labels.insert(TYPE.to_owned(), "holder".to_owned());
     labels.insert(CONTAINER_NAME.to_owned(), POD_CONTAINER.to_owned());
@@ -95,7 +95,7 @@ pub(super) fn holder(holder: &HolderSpec, config: &Config) -> ContainerCreateBod
             ipc_mode: Some("shareable".to_owned()),
             sysctls: Some(sysctls).filter(|sysctls| !sysctls.is_empty()),
             cpu_shares: Some(HOLDER_SHARES),
-            oom_score_adj: Some(HOLDER_OOM_SCORE),
+            oom_score_adj: Some(HOLDER_OOM_SCORE.max(oom_floor)),
             readonly_rootfs: Some(true),
             ..host_config()
         }),
@@ -103,7 +103,7 @@ pub(super) fn holder(holder: &HolderSpec, config: &Config) -> ContainerCreateBod
     }
 }
 
-pub(super) fn creation(container: &ContainerSpec, config: &Config) -> ContainerCreateBody {
+pub(super) fn creation(container: &ContainerSpec, config: &Config, oom_floor: i64) -> ContainerCreateBody {
     let mut labels = labels(config, &container.pod_ref(), container.attempt, container.grace);
     labels.insert(TYPE.to_owned(), "container".to_owned());
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
@@ -143,7 +143,7 @@ pub(super) fn creation(container: &ContainerSpec, config: &Config) -> ContainerC
             cpu_quota: limits.cpu_quota,
             memory: limits.memory,
             memory_swap: limits.memory,
-            oom_score_adj: Some(limits.oom_score),
+            oom_score_adj: Some(limits.oom_score.max(oom_floor)),
             mounts: some(mounts.collect()),
             group_add: some(container.groups.iter().map(ToString::to_string).collect()),
             privileged: Some(container.privileged),
@@ -190,15 +190,15 @@ fn state(inspected: &ContainerInspectResponse) -> State {
     let started = time(state.started_at.as_ref());
     match state.status {
         Some(ContainerStateStatusEnum::CREATED) => State::Created,
-        Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::REMOVING) => {
-            State::Exited {
-                started,
-                finished: time(state.finished_at.as_ref()),
-                code: state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1),
-                out_of_memory: state.oom_killed == Some(true),
-                message: state.error.unwrap_or_default(),
-            }
-        }
+        Some(
+            ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::REMOVING,
+        ) => State::Exited {
+            started,
+            finished: time(state.finished_at.as_ref()),
+            code: state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1),
+            out_of_memory: state.oom_killed == Some(true),
+            message: state.error.unwrap_or_default(),
+        },
         _ => State::Running { started },
     }
 }

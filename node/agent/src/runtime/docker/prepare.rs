@@ -74,8 +74,10 @@ impl Docker {
         if self.image(&holder_image()).await?.is_some() {
             return Ok(());
         }
-        let image = scratch(&[(HOLDER_PATH, HOLDER)])
-            .map_err(|error| RuntimeError::Machine { what: "packing the holder".to_owned(), because: error.to_string() })?;
+        let image = scratch(&[(HOLDER_PATH, HOLDER)]).map_err(|error| RuntimeError::Machine {
+            what: "packing the holder".to_owned(),
+            because: error.to_string(),
+        })?;
         self.import(HOLDER_REPOSITORY, &holder_tag(), image).await
     }
 

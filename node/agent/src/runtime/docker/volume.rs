@@ -256,7 +256,10 @@ mod tests {
         fs::write(host.join("kept"), "1").unwrap();
         let volumes = [
             Volume { name: "empty".into(), source: VolumeSource::Empty { memory: false, size: None } },
-            Volume { name: "host".into(), source: VolumeSource::Host { path: host.display().to_string(), kind: "Directory".into() } },
+            Volume {
+                name: "host".into(),
+                source: VolumeSource::Host { path: host.display().to_string(), kind: "Directory".into() },
+            },
         ];
         let paths = mount(dir.path(), "uid-1", &volumes).unwrap();
         assert_eq!(fs::metadata(&paths["empty"]).unwrap().permissions().mode() & 0o777, 0o777);

@@ -1,0 +1,379 @@
+use std::time::Duration;
+
+use quorate_proto::request::{Fact, Logs};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    runtime::{
+        State,
+        docker::tests::Engine,
+        simulated::{self, Behaviour, Simulated},
+    },
+    testing::{Running, Store, TestClock, condition},
+};
+
+const SERVE: &str = "trap 'exit 0' TERM; busybox httpd -f -p 8080 -h / & wait";
+
+fn logs(pod: &str) -> Logs {
+    Logs {
+        namespace: "shop".into(),
+        pod: pod.into(),
+        container: None,
+        follow: false,
+        previous: false,
+        tail: None,
+        since_seconds: None,
+        timestamps: false,
+        forwarded: false,
+    }
+}
+
+async fn text(agent: &Agent, logs: &Logs) -> String {
+    let parts: Vec<_> = agent.logs(logs).await.unwrap().collect().await;
+    let bytes: Vec<u8> = parts.into_iter().flat_map(|part| part.unwrap().to_vec()).collect();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn waiting(store: &Store, pod: &str) -> String {
+    let status = store.status(pod).unwrap_or_default();
+    status["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+fn restarts(store: &Store, pod: &str) -> u64 {
+    store.status(pod).unwrap_or_default()["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default()
+}
+
+fn simulated(clock: &Arc<TestClock>) -> Arc<Simulated> {
+    let config =
+        simulated::Config { node: "n1".into(), pod_range: "10.214.1.0/24".parse().unwrap(), cpus: 4, memory: 8 << 30 };
+    let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
+    Arc::new(Simulated::new(config, clock))
+}
+
+struct Sim {
+    runtime: Arc<Simulated>,
+    store: Arc<Store>,
+    clock: Arc<TestClock>,
+    running: Running,
+}
+
+fn sim() -> Sim {
+    let clock = Arc::new(TestClock::new());
+    let (runtime, store) = (simulated(&clock), Store::new());
+    let running = Running::start(Arc::new(Arc::clone(&runtime)), &store, Arc::<TestClock>::clone(&clock));
+    Sim { runtime, store, clock, running }
+}
+
+fn web() -> serde_json::Value {
+    json!({"containers": [{"name": "web", "image": "web:1"}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_become_ready_each_with_an_address_of_its_own() {
+    let sim = sim();
+    for number in 0..20 {
+        sim.store.pod(&format!("web-{number}"), web());
+    }
+    let mut addresses = BTreeSet::new();
+    for number in 0..20 {
+        let name = format!("web-{number}");
+        sim.store.until_ready(&name).await;
+        let status = sim.store.status(&name).unwrap();
+        assert_eq!((&status["phase"], &status["hostIP"]), (&json!("Running"), &json!("192.0.2.1")));
+        addresses.insert(status["podIP"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(addresses.len(), 20);
+    sim.running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_crashes_is_restarted_ever_more_slowly_and_reported_seldom() {
+    let sim = sim();
+    sim.runtime.behave("web:1", Behaviour { exits: Some((Duration::from_secs(1), 1)), ..Behaviour::default() });
+    sim.store.pod("web", web());
+    let begin = tokio::time::Instant::now();
+    let mut times = Vec::new();
+    for count in 1..=4 {
+        sim.store.until("it was restarted", |store| restarts(store, "web") >= count).await;
+        times.push(begin.elapsed().as_secs());
+    }
+    let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().zip([11, 21, 41]).all(|(gap, expected)| gap.abs_diff(expected) <= 1), "{gaps:?}");
+    sim.store.until("it says that it waits", |store| waiting(store, "web") == "CrashLoopBackOff").await;
+    assert_eq!(sim.store.status("web").unwrap()["phase"], "Running");
+    assert!(
+        sim.store.events().iter().any(|event| event.starts_with("BackOff Back-off restarting failed container web"))
+    );
+    let reports = sim.store.facts.lock().unwrap().iter().filter(|fact| matches!(fact, Fact::Pod { .. })).count();
+    assert!(reports as u64 <= begin.elapsed().as_secs(), "{reports} reports");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_lacks_its_config_map_says_so_and_starts_when_it_appears() {
+    let sim = sim();
+    let mount = json!([{"name": "settings", "mountPath": "/etc/web"}]);
+    let volumes = json!([{"name": "settings", "configMap": {"name": "settings"}}]);
+    sim.store.pod(
+        "web",
+        json!({"containers": [{"name": "web", "image": "web:1", "volumeMounts": mount}], "volumes": volumes}),
+    );
+    sim.store.until("it says what it lacks", |store| waiting(store, "web") == "CreateContainerConfigError").await;
+    let status = sim.store.status("web").unwrap();
+    let message = status["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
+    assert_eq!(message, "MountVolume.SetUp failed for volume \"settings\" : configmap \"settings\" not found");
+    assert_eq!(status["phase"], "Pending");
+    sim.store
+        .put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}}));
+    sim.store.until_ready("web").await;
+    assert!(sim.store.events().iter().any(|event| event.starts_with("FailedMount ")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_nobody_has_is_asked_for_again_and_again() {
+    let sim = sim();
+    sim.runtime.lack("web:1", false);
+    sim.store.pod("web", web());
+    sim.store.until("the first try failed", |store| waiting(store, "web") == "ErrImagePull").await;
+    sim.store.until("the second failed", |store| waiting(store, "web") == "ImagePullBackOff").await;
+    sim.runtime.lack("web:1", true);
+    sim.store.until_ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_cut_off_goes_on_and_tells_afterwards() {
+    let sim = sim();
+    *sim.store.cut_off.lock().unwrap() = true;
+    sim.store.pod("web", web());
+    let mut events = Runtime::events(&sim.runtime).await.unwrap();
+    while !sim
+        .runtime
+        .list()
+        .await
+        .unwrap()
+        .iter()
+        .any(|container| container.image == "web:1" && plan::is_running(container))
+    {
+        events.next().await.unwrap().unwrap();
+    }
+    assert!(sim.store.facts.lock().unwrap().is_empty());
+    *sim.store.cut_off.lock().unwrap() = false;
+    sim.store.until_ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_is_away_is_told_and_restarts_nothing_when_it_is_back() {
+    let sim = sim();
+    sim.store.pod("web", web());
+    sim.store.until_ready("web").await;
+    let before = sim.runtime.list().await.unwrap();
+    sim.runtime.set_absent(true);
+    let mut health = sim.running.agent.health();
+    health.wait_for(|health| health.as_deref().is_some_and(|text| text.contains("does not answer"))).await.unwrap();
+    sim.runtime.set_absent(false);
+    health.wait_for(Option::is_none).await.unwrap();
+    assert_eq!(sim.runtime.list().await.unwrap(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_agent_reports_nothing() {
+    let sim = sim();
+    sim.store.pod("web", web());
+    sim.store.until_ready("web").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let told = sim.store.facts.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(sim.store.facts.lock().unwrap().len(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_run_one_after_the_other_and_a_job_succeeds() {
+    let sim = sim();
+    let ends = |seconds, code| Behaviour { exits: Some((Duration::from_secs(seconds), code)), ..Behaviour::default() };
+    sim.runtime.behave("prepare:1", ends(5, 0));
+    sim.runtime.behave("work:1", ends(5, 0));
+    sim.store.pod(
+        "job",
+        json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "one", "image": "prepare:1"}, {"name": "two", "image": "prepare:1"}],
+        "containers": [{"name": "work", "image": "work:1"}]}),
+    );
+    sim.store
+        .until("the second is prepared", |store| {
+            store.status("job").unwrap_or_default()["initContainerStatuses"][1]["state"]["running"].is_object()
+        })
+        .await;
+    assert_eq!(waiting(&sim.store, "job"), "PodInitializing");
+    sim.store.until("it succeeded", |store| store.status("job").unwrap_or_default()["phase"] == "Succeeded").await;
+    let status = sim.store.status("job").unwrap();
+    let started: Vec<&str> = ["/initContainerStatuses/0", "/initContainerStatuses/1", "/containerStatuses/0"]
+        .iter()
+        .map(|path| status.pointer(&format!("{path}/state/terminated/startedAt")).unwrap().as_str().unwrap())
+        .collect();
+    assert!(started.is_sorted() && started[0] < started[1] && started[1] < started[2], "{started:?}");
+    assert_eq!(condition(&status, "Ready"), "False");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_holder_makes_a_new_network_and_its_containers_anew() {
+    let sim = sim();
+    sim.store.pod("web", web());
+    sim.store.until_ready("web").await;
+    let holder = sim.runtime.list().await.unwrap().into_iter().find(|seen| seen.role == Role::Holder).unwrap();
+    sim.runtime.crash(&holder.id, 137);
+    sim.store.until("it was restarted", |store| restarts(store, "web") == 1).await;
+    sim.store.until_ready("web").await;
+    let seen = sim.runtime.list().await.unwrap();
+    let new = seen.iter().find(|seen| seen.role == Role::Holder).unwrap();
+    assert_ne!(new.id, holder.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_agent_takes_over_what_runs_and_clears_what_is_not_bound_here() {
+    let Sim { runtime, store, clock, running } = sim();
+    store.pod("web", web());
+    store.pod("old", web());
+    store.until_ready("web").await;
+    store.until_ready("old").await;
+    let before: Vec<_> = runtime.list().await.unwrap().into_iter().filter(|seen| seen.pod.name == "web").collect();
+    running.stop().await;
+    store.forget("old");
+    let again = Running::start(Arc::new(Arc::clone(&runtime)), &store, clock);
+    let mut events = Runtime::events(&runtime).await.unwrap();
+    while runtime.list().await.unwrap().iter().any(|seen| seen.pod.name == "old") {
+        events.next().await.unwrap().unwrap();
+    }
+    let after: Vec<_> = runtime.list().await.unwrap().into_iter().filter(|seen| seen.pod.name == "web").collect();
+    assert_eq!(after, before);
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn on_docker_a_pod_is_made_as_it_is_written_and_leaves_nothing_behind() {
+    let engine = Engine::start().await;
+    let store = Store::new();
+    let running = Running::start(
+        Arc::<crate::runtime::docker::Docker>::clone(&engine.runtime),
+        &store,
+        Arc::new(TestClock::new()),
+    );
+    store.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "site", "namespace": "shop"}, "data": {"index.html": "hello", "greeting": "good day"}}));
+    store.put(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "shop"}, "data": {"token": "czNjcjN0"}}));
+    store.pod("web", json!({
+        "terminationGracePeriodSeconds": 20,
+        "volumes": [{"name": "site", "configMap": {"name": "site"}}, {"name": "keys", "secret": {"secretName": "keys"}}, {"name": "scratch", "emptyDir": {}}],
+        "containers": [{
+            "name": "web", "image": engine.image,
+            "command": ["/bin/sh", "-c", format!("echo $GREETING $(busybox cat /keys/token) $(busybox hostname); {SERVE}")],
+            "env": [{"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "site", "key": "greeting"}}}],
+            "volumeMounts": [{"name": "site", "mountPath": "/srv"}, {"name": "keys", "mountPath": "/keys"}, {"name": "scratch", "mountPath": "/scratch"}],
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
+            "readinessProbe": {"httpGet": {"path": "/srv/index.html", "port": 8080}},
+            "livenessProbe": {"exec": {"command": ["/bin/busybox", "test", "-f", "/srv/index.html"]}, "timeoutSeconds": 10},
+        }],
+    }));
+    store.until_ready("web").await;
+    assert_eq!(text(&running.agent, &logs("web")).await, "good day s3cr3t web\n");
+
+    let status = store.status("web").unwrap();
+    let id =
+        status["containerStatuses"][0]["containerID"].as_str().unwrap().strip_prefix("docker://").unwrap().to_owned();
+    let host = engine.client().await.inspect_container(&id, None).await.unwrap().host_config.unwrap();
+    let figures = (host.cpu_shares, host.cpu_period, host.cpu_quota, host.memory, host.memory_swap, host.oom_score_adj);
+    let expected =
+        (Some(512), Some(100_000), Some(50_000), Some(67_108_864), Some(67_108_864), Some(engine.oom_score(-997)));
+    assert_eq!(figures, expected);
+    assert_eq!(status["qosClass"], "Guaranteed");
+    let address: Ipv4Addr = status["podIP"].as_str().unwrap().parse().unwrap();
+    assert!(engine.config.pod_range.contains(&address));
+
+    store.delete("web", 20);
+    store.until("it is gone", |store| store.status("web").is_none()).await;
+    assert!(engine.runtime.list().await.unwrap().is_empty());
+    assert!(engine.runtime.mounted().await.unwrap().is_empty());
+    let events = store.events();
+    for reason in ["Pulled", "Created", "Started", "Killing"] {
+        assert!(events.iter().any(|event| event.starts_with(reason)), "no {reason} in {events:?}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn on_docker_a_restarted_agent_restarts_no_container_and_touches_no_foreign_one() {
+    let engine = Engine::start().await;
+    let store = Store::new();
+    let runtime: Arc<dyn Runtime> = Arc::<crate::runtime::docker::Docker>::clone(&engine.runtime);
+    let running = Running::start(Arc::clone(&runtime), &store, Arc::new(TestClock::new()));
+    let serve = |name: &str| {
+        store.pod(name, json!({"terminationGracePeriodSeconds": 5, "containers": [{"name": "web", "image": engine.image, "command": ["/bin/sh", "-c", SERVE]}]}))
+    };
+    serve("web");
+    serve("orphan");
+    store.until_ready("web").await;
+    store.until_ready("orphan").await;
+    let client = engine.client().await;
+    let body = bollard::models::ContainerCreateBody {
+        image: Some(engine.image.clone()),
+        entrypoint: Some(vec!["/bin/busybox".into(), "sleep".into(), "600".into()]),
+        ..Default::default()
+    };
+    let foreign = client.create_container(None, body).await.unwrap().id;
+    client.start_container(&foreign, None).await.unwrap();
+    let of_web = async || -> Vec<Container> {
+        runtime.list().await.unwrap().into_iter().filter(|seen| seen.pod.name == "web").collect()
+    };
+    let before = of_web().await;
+    running.stop().await;
+    store.forget("orphan");
+
+    let again = Running::start(Arc::clone(&runtime), &store, Arc::new(TestClock::new()));
+    let mut events = runtime.events().await.unwrap();
+    let cleared = tokio::time::timeout(Duration::from_secs(60), async {
+        while runtime.list().await.unwrap().iter().any(|seen| seen.pod.name == "orphan") {
+            events.next().await.unwrap().unwrap();
+        }
+    })
+    .await;
+    let after = of_web().await;
+    let foreign_runs = client.inspect_container(&foreign, None).await.unwrap().state.unwrap().running;
+    runtime.remove(&foreign).await.unwrap();
+    assert!(cleared.is_ok(), "what is not bound here any more still runs");
+    assert_eq!(after, before);
+    assert!(after.iter().all(|seen| matches!(seen.state, State::Running { .. })));
+    assert_eq!(foreign_runs, Some(true));
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn on_docker_what_ends_or_is_unwell_is_started_again() {
+    let engine = Engine::start().await;
+    let store = Store::new();
+    let running = Running::start(
+        Arc::<crate::runtime::docker::Docker>::clone(&engine.runtime),
+        &store,
+        Arc::new(TestClock::new()),
+    );
+    let image = &engine.image;
+    store.pod(
+        "ends",
+        json!({"containers": [{"name": "c", "image": image, "command": ["/bin/sh", "-c", "echo once; exit 3"]}]}),
+    );
+    store.pod("unwell", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": image, "command": ["/bin/sh", "-c", SERVE],
+        "livenessProbe": {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 1}}]}));
+    store.pod("nobody-has", json!({"containers": [{"name": "c", "image": "127.0.0.1:9/nothing:1"}]}));
+    store.pod("no-program", json!({"containers": [{"name": "c", "image": image, "command": ["/nothing"]}]}));
+    store.until("it waits for its next start", |store| waiting(store, "ends") == "CrashLoopBackOff").await;
+    let ended = store.status("ends").unwrap();
+    assert_eq!(ended["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
+    let previous = Logs { previous: true, ..logs("ends") };
+    assert_eq!(text(&running.agent, &previous).await, "once\n");
+    store.until("it was restarted", |store| restarts(store, "unwell") >= 1).await;
+    assert!(
+        store.events().iter().any(|event| event == "Killing Container c failed liveness probe, will be restarted"),
+        "{:?}",
+        store.events()
+    );
+    store.until("the pull failed", |store| waiting(store, "nobody-has") == "ErrImagePull").await;
+    store.until("the start failed", |store| waiting(store, "no-program") == "RunContainerError").await;
+    running.stop().await;
+}
