@@ -2,5 +2,5 @@
 # The shop's page: a greeting from the ConfigMap, and what the other two services say, each found by its name.
 printf 'Content-Type: text/plain\r\n\r\n'
 cat /etc/shop/greeting
-echo "auth:  $(wget -qO- -T 3 http://auth || echo 'does not answer')"
-echo "hello: $(wget -qO- -T 3 http://hello.default.svc.cluster.local || echo 'does not answer')"
+echo "auth:  $(fetch auth.default.svc.cluster.local || echo 'does not answer')"
+echo "hello: $(fetch hello.default.svc.cluster.local || echo 'does not answer')"
