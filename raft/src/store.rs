@@ -504,12 +504,18 @@ impl Inner {
         }
     }
 
+    /// Asks the leader, until another one is known: a leader that died would not answer before the deadline.
     async fn ask(&self, leader: NodeId, request: &Request, until: Instant) -> Result<Answer, NetworkError> {
         let failed = |error: &dyn std::error::Error| NetworkError::Failed(error.to_string());
         let request = rpc::encode(request).map_err(|error| failed(&error))?;
         debug_assert!(request.len() <= cap::APPEND, "encoding has checked it");
         let deadline = until.saturating_duration_since(Instant::now());
-        let answer = self.network.call(leader, request, Urgency::Normal, deadline).await?;
+        let mut status = self.status.clone();
+        let deposed = status.wait_for(|status| status.leader.is_some_and(|newer| newer != leader));
+        let answer = tokio::select! {
+            answer = self.network.call(leader, request, Urgency::Normal, deadline) => answer?,
+            _ = deposed => return Err(NetworkError::Failed("another node leads by now".to_owned())),
+        };
         rpc::decode(&answer).map_err(|error| failed(&error))
     }
 
