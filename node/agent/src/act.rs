@@ -22,6 +22,8 @@ const PARALLEL_PULLS: usize = 3;
 pub(crate) enum Outcome {
     /// The pod's volumes are there.
     Mounted(Mounted),
+    /// The pod's holder runs.
+    HolderStarted,
     /// A container of this name runs, for the so-manieth time.
     Started { name: String, attempt: u32 },
     /// Nothing is left of the pod's volumes.
@@ -95,11 +97,11 @@ impl Hands {
                 let mut started = self.runtime.start_holder(&holder).await;
                 if matches!(started, Err(RuntimeError::NotFound(_))) {
                     // Someone removed the network or the holder's image: make them again.
-                    self.runtime.prepare().await.map_err(|error| Failure::sandbox(error))?;
+                    self.runtime.prepare().await.map_err(Failure::sandbox)?;
                     started = self.runtime.start_holder(&holder).await;
                 }
                 started.map_err(Failure::sandbox)?;
-                Ok(Outcome::Done)
+                Ok(Outcome::HolderStarted)
             }
             Action::Start { container, policy, credentials, field } => {
                 self.start(pod, &container, policy, &credentials, &field).await

@@ -263,13 +263,13 @@ mod tests {
         snapshot
     }
 
-    fn of(container: Value, objects: &[Value]) -> Result<BTreeMap<String, String>, String> {
+    fn of(container: &Value, objects: &[Value]) -> Result<BTreeMap<String, String>, String> {
         let bound = bound("web-1", json!({ "containers": [container] }));
         let place = Place { node: "n1", host: "192.0.2.1", address: "10.214.0.2" };
         variables(&bound, &bound.spec.containers[0], &snapshot(objects), place).map(|list| list.into_iter().collect())
     }
 
-    fn config(data: Value) -> Value {
+    fn config(data: &Value) -> Value {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": data})
     }
 
@@ -288,7 +288,7 @@ mod tests {
             {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
             {"name": "MADE", "value": "$(PLAIN)-$(APP_colour) $$(PLAIN) $(NOPE)"},
         ]});
-        let found = of(container, &[config(json!({"colour": "red"})), secret]).unwrap();
+        let found = of(&container, &[config(&json!({"colour": "red"})), secret]).unwrap();
         let expected = [
             ("ADDRESS", "10.214.0.2"),
             ("APP_colour", "red"),
@@ -306,17 +306,17 @@ mod tests {
     #[test]
     fn a_missing_source_is_named_unless_it_is_optional() {
         let env = |optional: bool| json!({"name": "c", "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "x", "optional": optional}}}]});
-        assert_eq!(of(env(false), &[]).unwrap_err(), "configmap \"settings\" not found");
-        let error = of(env(false), &[config(json!({"y": "1"}))]).unwrap_err();
+        assert_eq!(of(&env(false), &[]).unwrap_err(), "configmap \"settings\" not found");
+        let error = of(&env(false), &[config(&json!({"y": "1"}))]).unwrap_err();
         assert_eq!(error, "couldn't find key x in ConfigMap shop/settings");
-        assert_eq!(of(env(true), &[]), Ok(BTreeMap::new()));
+        assert_eq!(of(&env(true), &[]), Ok(BTreeMap::new()));
     }
 
     #[test]
     fn a_service_is_announced_the_way_docker_links_were() {
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-db", "namespace": "shop"},
             "spec": {"clusterIP": "10.213.0.7", "ports": [{"name": "sql", "port": 5432}]}});
-        let found = of(json!({"name": "c"}), &[service]).unwrap();
+        let found = of(&json!({"name": "c"}), &[service]).unwrap();
         let expected = [
             ("MY_DB_PORT", "tcp://10.213.0.7:5432"),
             ("MY_DB_PORT_5432_TCP", "tcp://10.213.0.7:5432"),

@@ -12,6 +12,8 @@ mod backoff;
 mod config;
 mod environment;
 mod event;
+mod keeper;
+mod kept;
 mod memory;
 mod plan;
 mod pod;

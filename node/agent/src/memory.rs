@@ -29,13 +29,6 @@ impl Waiting {
     }
 }
 
-/// Something failed and is tried again later.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    pub(crate) waiting: Waiting,
-    pub(crate) retry_at: Instant,
-}
-
 /// Of one container of a pod.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ContainerMemory {
@@ -45,7 +38,8 @@ pub(crate) struct ContainerMemory {
     pub(crate) restarts: Backoff,
     /// Failures to start it: its image, its settings.
     pub(crate) failures: Backoff,
-    pub(crate) trouble: Option<Trouble>,
+    /// Why it could not be started; it is tried again.
+    pub(crate) trouble: Option<Waiting>,
     /// How the container of this id is.
     pub(crate) health: Option<(String, Health)>,
     /// The container of this id is to be killed, and why.
@@ -67,8 +61,8 @@ pub(crate) struct PodMemory {
     pub(crate) containers: BTreeMap<String, ContainerMemory>,
     pub(crate) mounted: Option<Mounted>,
     pub(crate) unmounted: bool,
-    /// Its volumes or its holder could not be made.
-    pub(crate) trouble: Option<Trouble>,
+    /// Why its volumes or its holder could not be made; it is tried again.
+    pub(crate) trouble: Option<Waiting>,
     pub(crate) failures: Backoff,
     /// Since when it is known that it is to be deleted.
     pub(crate) deleting: Option<Instant>,
@@ -99,7 +93,6 @@ impl PodMemory {
                     }
                 }
                 State::Exited { .. } => {
-                    memory.trouble = memory.trouble.take().filter(|trouble| trouble.retry_at > now);
                     if memory.exited.as_ref().is_none_or(|(id, _)| *id != current.id) {
                         memory.exited = Some((current.id.clone(), now));
                         memory.restarts.forgive(now);
@@ -109,6 +102,12 @@ impl PodMemory {
                 }
             }
         }
+    }
+
+    /// The pod's volumes and its network could be made.
+    pub(crate) fn well(&mut self) {
+        self.trouble = None;
+        self.failures = Backoff::default();
     }
 
     /// How a running container is.

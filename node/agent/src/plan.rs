@@ -74,6 +74,8 @@ pub(crate) struct Context<'a> {
     pub(crate) node_memory: u64,
     /// Slots of this pod in which something is under way.
     pub(crate) busy: &'a BTreeSet<String>,
+    /// Slots of this pod in which something failed, and until when they are left alone.
+    pub(crate) resting: &'a BTreeMap<String, Instant>,
 }
 
 /// What becomes of a container.
@@ -90,8 +92,10 @@ impl PodPlan {
     }
 
     fn act(&mut self, context: Context<'_>, action: Action) {
-        if !context.busy.contains(action.slot()) {
-            self.actions.push(action);
+        match context.resting.get(action.slot()) {
+            Some(until) if *until > context.now => self.wake(*until),
+            _ if context.busy.contains(action.slot()) => {}
+            _ => self.actions.push(action),
         }
     }
 }
@@ -109,10 +113,10 @@ pub(crate) const fn is_running(container: &Container) -> bool {
 /// What to do for a pod that is bound here.
 pub(crate) fn pod(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, context: Context<'_>) -> PodPlan {
     if bound.deleting() {
-        return delete(bound, seen, memory, context);
+        return end::delete(bound, seen, memory, context);
     }
     if bound.ended() {
-        return end(bound, seen, context);
+        return end::end(bound, seen, context);
     }
     let mut plan = PodPlan::default();
     tidy(bound, seen, context, &mut plan);
@@ -123,13 +127,13 @@ pub(crate) fn pod(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, con
         .collect();
     for (container, _, fate) in &fates {
         if let (Fate::Stop { why }, Some(current)) = (fate, current(seen, &container.name)) {
-            plan.act(context, stop(current, bound.grace(), why));
+            plan.act(context, end::stop(current, bound.grace(), why));
         }
     }
     if finished(&fates) {
         for (container, _, fate) in &fates {
             if let (Fate::Keep, Some(current)) = (fate, current(seen, &container.name)) {
-                plan.act(context, stop(current, bound.grace(), "The pod's containers ended"));
+                plan.act(context, end::stop(current, bound.grace(), "The pod's containers ended"));
             }
         }
         return plan;
@@ -139,99 +143,17 @@ pub(crate) fn pod(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, con
         // Whoever still runs is in the network of a holder that is gone, and has been told to stop above.
         let running = seen.iter().any(|container| is_running(container));
         if mounted && !running && context.busy.is_empty() && plan.actions.is_empty() {
-            start_holder(bound, seen, memory, context, &mut plan);
+            start_holder(bound, seen, context, &mut plan);
         }
-        creating(&fates, memory.trouble.as_ref().map(|trouble| &trouble.waiting), &mut plan);
+        creating(&fates, memory.trouble.as_ref(), &mut plan);
         return plan;
     };
     if !mounted {
-        creating(&fates, memory.trouble.as_ref().map(|trouble| &trouble.waiting), &mut plan);
+        creating(&fates, memory.trouble.as_ref(), &mut plan);
         return plan;
     }
     start(bound, seen, memory, holder, fates, context, &mut plan);
     plan
-}
-
-/// What to do with containers whose pod is not known here any more.
-pub(crate) fn orphan(seen: &[&Container], memory: &PodMemory, context: Context<'_>) -> PodPlan {
-    let mut plan = PodPlan::default();
-    for container in seen.iter().filter(|container| is_running(container) && container.role != Role::Holder) {
-        plan.act(context, stop(container, container.grace, "The pod is not bound to this node any more"));
-    }
-    remove_all(seen, memory, context, &mut plan);
-    plan
-}
-
-/// A pod that is to be deleted: its containers are asked to stop, then everything of it is removed.
-fn delete(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, context: Context<'_>) -> PodPlan {
-    let mut plan = PodPlan::default();
-    let since = memory.deleting.unwrap_or(context.now);
-    let drain = if bound.was_ready() { context.config.drain.min(bound.grace() / 2) } else { Duration::ZERO };
-    if context.now < since + drain && seen.iter().any(|container| is_running(container)) {
-        plan.wake(since + drain);
-        return plan;
-    }
-    let grace = bound.grace().saturating_sub(drain);
-    stop_in_order(bound, seen, grace, context, &mut plan);
-    remove_all(seen, memory, context, &mut plan);
-    plan
-}
-
-/// A pod that ended: what still runs is stopped, its network is given up; its containers stay, for their logs.
-fn end(bound: &BoundPod, seen: &[&Container], context: Context<'_>) -> PodPlan {
-    let mut plan = PodPlan::default();
-    stop_in_order(bound, seen, bound.grace(), context, &mut plan);
-    if plan.actions.is_empty() && context.busy.is_empty() {
-        for holder in seen.iter().filter(|container| container.role == Role::Holder) {
-            plan.act(context, Action::Remove { id: holder.id.clone() });
-        }
-    }
-    plan
-}
-
-/// The pod's own containers first; sidecars once those are down.
-fn stop_in_order(bound: &BoundPod, seen: &[&Container], grace: Duration, context: Context<'_>, plan: &mut PodPlan) {
-    let sidecars: BTreeSet<&str> = bound
-        .containers()
-        .filter(|(_, stage)| *stage == Stage::Sidecar)
-        .map(|(container, _)| container.name.as_str())
-        .collect();
-    let running = || seen.iter().filter(|container| is_running(container) && container.role != Role::Holder);
-    let is_sidecar = |container: &Container| match &container.role {
-        Role::Container { name, .. } => sidecars.contains(name.as_str()),
-        Role::Holder => false,
-    };
-    let only_sidecars = running().all(|container| is_sidecar(container));
-    for container in running().filter(|container| only_sidecars || !is_sidecar(container)) {
-        plan.act(context, stop(container, grace, "Stopping container"));
-    }
-}
-
-fn remove_all(seen: &[&Container], memory: &PodMemory, context: Context<'_>, plan: &mut PodPlan) {
-    let running = seen.iter().any(|container| is_running(container) && container.role != Role::Holder);
-    if running || !context.busy.is_empty() {
-        return;
-    }
-    for container in seen {
-        plan.act(context, Action::Remove { id: container.id.clone() });
-    }
-    if seen.is_empty() {
-        if memory.unmounted {
-            plan.gone = true;
-        } else if memory.trouble.as_ref().is_none_or(|trouble| trouble.retry_at <= context.now) {
-            plan.act(context, Action::Unmount);
-        } else if let Some(trouble) = &memory.trouble {
-            plan.wake(trouble.retry_at);
-        }
-    }
-}
-
-fn stop(container: &Container, grace: Duration, why: &str) -> Action {
-    let name = match &container.role {
-        Role::Container { name, .. } => name.clone(),
-        Role::Holder => POD.to_owned(),
-    };
-    Action::Stop { name, id: container.id.clone(), grace, why: why.to_owned() }
 }
 
 /// Removes what nobody needs: attempts before the last two, containers the pod does not name, holders that ended.
@@ -250,7 +172,7 @@ fn tidy(bound: &BoundPod, seen: &[&Container], context: Context<'_>, plan: &mut 
             continue;
         }
         if is_running(container) {
-            plan.act(context, stop(container, bound.grace(), "The pod does not name this container any more"));
+            plan.act(context, end::stop(container, bound.grace(), "The pod does not name this container any more"));
         } else if !context.busy.contains(name.as_str()) {
             plan.act(context, Action::Remove { id: container.id.clone() });
         }
@@ -291,7 +213,7 @@ fn fate(
             // A new network is prepared anew: what an init container did to the old one is lost.
             let stale =
                 stage == Stage::Init && holder.is_none_or(|holder| holder.id != *joined) && !begun(bound, seen, holder);
-            if !again && !(stale && *code == 0) {
+            if !(again || stale && *code == 0) {
                 return Fate::Done { well: *code == 0 };
             }
             let not_before = match remembered.and_then(|memory| Some((memory, memory.exited.as_ref()?))) {
@@ -332,10 +254,6 @@ fn mount(
     if memory.mounted.as_ref().is_some_and(|mounted| mounted.version == version) {
         return true;
     }
-    if let Some(trouble) = memory.trouble.as_ref().filter(|trouble| trouble.retry_at > context.now) {
-        plan.wake(trouble.retry_at);
-        return there;
-    }
     let host = context.config.host_address.to_string();
     let address = address(bound, holder, &host);
     let place = Place { node: &context.config.node, host: &host, address: &address };
@@ -352,11 +270,7 @@ fn mount(
     there
 }
 
-fn start_holder(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, context: Context<'_>, plan: &mut PodPlan) {
-    if let Some(trouble) = memory.trouble.as_ref().filter(|trouble| trouble.retry_at > context.now) {
-        plan.wake(trouble.retry_at);
-        return;
-    }
+fn start_holder(bound: &BoundPod, seen: &[&Container], context: Context<'_>, plan: &mut PodPlan) {
     let holders = seen.iter().filter(|container| container.role == Role::Holder);
     let attempt = holders.map(|container| container.attempt.saturating_add(1)).max().unwrap_or(0);
     plan.act(context, Action::StartHolder(Box::new(workload::holder(bound, context.config, attempt))));
@@ -430,11 +344,7 @@ fn start_one(
         return;
     }
     if let Some(trouble) = remembered.and_then(|memory| memory.trouble.as_ref()) {
-        plan.waiting.insert(name.clone(), trouble.waiting.clone());
-        if trouble.retry_at > context.now {
-            plan.wake(trouble.retry_at);
-            return;
-        }
+        plan.waiting.insert(name.clone(), trouble.clone());
     }
     let host = context.config.host_address.to_string();
     let address = address(bound, Some(holder), &host);
@@ -474,6 +384,10 @@ pub(crate) fn address(bound: &BoundPod, holder: Option<&Container>, host: &str) 
         None => String::new(),
     }
 }
+
+mod end;
+
+pub(crate) use end::orphan;
 
 #[cfg(test)]
 mod tests;

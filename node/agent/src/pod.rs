@@ -144,10 +144,10 @@ pub(crate) mod tests {
 
     /// A pod as the API would store it, from its spec.
     pub(crate) fn stored(name: &str, spec: Value) -> Stored {
-        with_metadata(name, spec, json!({}), json!({}))
+        with_metadata(name, spec, &json!({}), &json!({}))
     }
 
-    pub(crate) fn with_metadata(name: &str, mut spec: Value, metadata: Value, status: Value) -> Stored {
+    pub(crate) fn with_metadata(name: &str, mut spec: Value, metadata: &Value, status: &Value) -> Stored {
         spec["nodeName"] = json!("n1");
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")}, "spec": spec, "status": status});
         let mut object = Object::from_value(pod).unwrap();
@@ -181,7 +181,7 @@ pub(crate) mod tests {
         let spec = json!({"containers": [], "terminationGracePeriodSeconds": 60});
         assert_eq!(bound("web", spec.clone()).grace().as_secs(), 60);
         let metadata = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 1});
-        let deleted = with_metadata("web", spec, metadata, json!({}));
+        let deleted = with_metadata("web", spec, &metadata, &json!({}));
         assert_eq!(BoundPod::read(&deleted, "n1").unwrap().grace().as_secs(), 1);
     }
 }

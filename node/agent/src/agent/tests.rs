@@ -1,12 +1,13 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use quorate_proto::request::{Fact, Logs};
 use serde_json::json;
 
 use super::*;
 use crate::{
+    plan,
     runtime::{
-        State,
+        Role, State,
         docker::tests::Engine,
         simulated::{self, Behaviour, Simulated},
     },
@@ -305,7 +306,7 @@ async fn on_docker_a_restarted_agent_restarts_no_container_and_touches_no_foreig
     let runtime: Arc<dyn Runtime> = Arc::<crate::runtime::docker::Docker>::clone(&engine.runtime);
     let running = Running::start(Arc::clone(&runtime), &store, Arc::new(TestClock::new()));
     let serve = |name: &str| {
-        store.pod(name, json!({"terminationGracePeriodSeconds": 5, "containers": [{"name": "web", "image": engine.image, "command": ["/bin/sh", "-c", SERVE]}]}))
+        store.pod(name, json!({"terminationGracePeriodSeconds": 5, "containers": [{"name": "web", "image": engine.image, "command": ["/bin/sh", "-c", SERVE]}]}));
     };
     serve("web");
     serve("orphan");

@@ -24,11 +24,17 @@ struct Case {
     seen: Vec<Container>,
     memory: PodMemory,
     busy: BTreeSet<String>,
+    resting: BTreeMap<String, Instant>,
 }
 
 fn case(spec: Value) -> Case {
-    let mut case =
-        Case { bound: bound("web", spec), seen: vec![], memory: PodMemory::default(), busy: BTreeSet::new() };
+    let mut case = Case {
+        bound: bound("web", spec),
+        seen: vec![],
+        memory: PodMemory::default(),
+        busy: BTreeSet::new(),
+        resting: BTreeMap::new(),
+    };
     case.memory.mounted = Some(crate::memory::Mounted {
         version: workload::volumes_version(&case.bound, &Snapshot::default()),
         paths: BTreeMap::new(),
@@ -68,7 +74,14 @@ impl Case {
         let seen: Vec<&Container> = self.seen.iter().collect();
         self.memory.observe(&self.bound, &seen, NOW, Timestamp::UNIX_EPOCH);
         let (config, snapshot) = (config(), Snapshot::default());
-        let context = Context { config: &config, snapshot: &snapshot, now: NOW, node_memory: 1, busy: &self.busy };
+        let context = Context {
+            config: &config,
+            snapshot: &snapshot,
+            now: NOW,
+            node_memory: 1,
+            busy: &self.busy,
+            resting: &self.resting,
+        };
         pod(&self.bound, &seen, &self.memory, context)
     }
 
@@ -185,8 +198,7 @@ fn a_deleted_pod_is_drained_stopped_and_removed_in_this_order() {
     let deletion = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30});
     let deleted = || {
         let mut case = case(one("Always"));
-        case.bound =
-            BoundPod::read(&with_metadata("web", one("Always"), deletion.clone(), ready.clone()), "n1").unwrap();
+        case.bound = BoundPod::read(&with_metadata("web", one("Always"), &deletion, &ready), "n1").unwrap();
         case
     };
     let mut draining = deleted().holder().container("a", 0, running());
@@ -221,7 +233,24 @@ fn what_is_bound_here_no_more_gets_the_grace_it_was_made_with() {
     let orphaned = case(one("Always")).holder().container("a", 0, running());
     let seen: Vec<&Container> = orphaned.seen.iter().collect();
     let (config, snapshot) = (config(), Snapshot::default());
-    let context = Context { config: &config, snapshot: &snapshot, now: NOW, node_memory: 1, busy: &orphaned.busy };
+    let context = Context {
+        config: &config,
+        snapshot: &snapshot,
+        now: NOW,
+        node_memory: 1,
+        busy: &orphaned.busy,
+        resting: &orphaned.resting,
+    };
     let plan = orphan(&seen, &PodMemory::default(), context);
     assert!(matches!(&plan.actions[..], [Action::Stop { grace, .. }] if *grace == Duration::from_secs(3)));
+}
+
+#[test]
+fn what_failed_is_left_alone_for_a_while() {
+    let mut failed = case(one("Always")).holder();
+    failed.resting.insert("a".into(), NOW + Duration::from_secs(10));
+    let plan = failed.plan();
+    assert_eq!((short(&plan), plan.wake_at), (vec![], Some(NOW + Duration::from_secs(10))));
+    failed.resting.insert("a".into(), NOW);
+    assert_eq!(failed.actions(), ["start a 0"]);
 }

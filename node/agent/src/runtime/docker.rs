@@ -113,7 +113,7 @@ impl Docker {
                     return Ok(client);
                 }
                 Ok(Err(error @ ClientError::DockerResponseServerError { status_code: 400, .. })) => {
-                    refused = Some(error)
+                    refused = Some(error);
                 }
                 Ok(Err(error)) => return Err(self.error(&error, "asking for its version")),
                 Err(_) => return Err(timeout("asking the Docker Engine for its version", LOOK_UP)),

@@ -100,7 +100,7 @@ fn a_condition_keeps_its_time_until_it_changes() {
         {"type": "Ready", "status": "True", "lastTransitionTime": since},
         {"type": "example.com/gate", "status": "True"},
     ]});
-    let stored = with_metadata("web", spec("Always"), json!({}), known);
+    let stored = with_metadata("web", spec("Always"), &json!({}), &known);
     let told = status(&BoundPod::read(&stored, "n1").unwrap(), &[], None);
     let time = |kind: &str| {
         let conditions = told["conditions"].as_array().unwrap();

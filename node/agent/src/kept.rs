@@ -1,0 +1,151 @@
+//! One pod as the agent's loop keeps it: what is remembered, what is under way, and what actions and probes come to (pure).
+//!
+//! Invariant: a slot is either busy, resting after a failure, or free; never two of these.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use quorate_proto::{snapshot::Snapshot, world::Instant};
+
+use crate::{
+    act::Outcome,
+    backoff::Backoff,
+    config::Config,
+    event::{Budget, Event},
+    memory::{PodMemory, Waiting},
+    plan::{self, POD},
+    pod::BoundPod,
+    probe::{Purpose, Verdict},
+    runtime::{PodRef, RuntimeError},
+};
+
+/// How long what failed because the runtime was away is left alone.
+pub(crate) const RETRY: Duration = Duration::from_secs(2);
+
+/// One pod as the loop keeps it.
+pub(crate) struct Kept {
+    pub(crate) reference: PodRef,
+    /// `None`: its containers are here, and it is not bound here.
+    pub(crate) bound: Option<Arc<BoundPod>>,
+    pub(crate) memory: PodMemory,
+    /// Slots in which something is under way.
+    pub(crate) busy: BTreeSet<String>,
+    /// Slots in which something failed, and until when they are left alone.
+    pub(crate) resting: BTreeMap<String, Instant>,
+    pub(crate) budget: Budget,
+}
+
+impl Kept {
+    pub(crate) fn new(reference: PodRef, now: Instant) -> Self {
+        Self {
+            reference,
+            bound: None,
+            memory: PodMemory::default(),
+            busy: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            budget: Budget::new(now),
+        }
+    }
+
+    /// What a plan for this pod is made from.
+    pub(crate) const fn context<'a>(
+        &'a self,
+        config: &'a Config,
+        snapshot: &'a Snapshot,
+        now: Instant,
+        node_memory: u64,
+    ) -> plan::Context<'a> {
+        plan::Context { config, snapshot, now, node_memory, busy: &self.busy, resting: &self.resting }
+    }
+
+    /// Remembers what became of an action. `jitter` is any number.
+    pub(crate) fn acted(&mut self, slot: &str, outcome: Outcome, now: Instant, jitter: u64) {
+        self.busy.remove(slot);
+        self.resting.remove(slot);
+        let memory = &mut self.memory;
+        match outcome {
+            Outcome::Done => {}
+            Outcome::HolderStarted => memory.well(),
+            Outcome::Mounted(mounted) => {
+                memory.mounted = Some(mounted);
+                memory.unmounted = false;
+                memory.well();
+            }
+            Outcome::Unmounted => {
+                memory.mounted = None;
+                memory.unmounted = true;
+            }
+            Outcome::Started { name, attempt } => {
+                let container = memory.containers.entry(name).or_default();
+                container.trouble = None;
+                container.failures = Backoff::default();
+                if attempt > 0 {
+                    container.restarts.failed(now);
+                }
+            }
+            Outcome::Unavailable(error) => {
+                tracing::warn!(pod = %self.reference.name, %error, "not done; trying again");
+                self.resting.insert(slot.to_owned(), now + RETRY);
+                self.trouble(slot, Waiting::new("ContainerCreating", error.to_string()));
+            }
+            Outcome::Failed(mut waiting) => {
+                let failures = match memory.containers.get_mut(slot) {
+                    Some(container) => &mut container.failures,
+                    None => &mut memory.failures,
+                };
+                if waiting.reason == "ErrImagePull" && !failures.wait().is_zero() {
+                    waiting.reason = "ImagePullBackOff";
+                    waiting.message = format!("Back-off pulling image: ErrImagePull: {}", waiting.message);
+                }
+                failures.failed(now);
+                // Up to a tenth more, so that a whole rack does not ask a registry in one breath.
+                let tenth = u64::try_from(failures.wait().as_millis() / 10).unwrap_or(0).max(1);
+                let until = failures.until(now) + Duration::from_millis(jitter % tenth);
+                self.resting.insert(slot.to_owned(), until);
+                self.trouble(slot, waiting);
+            }
+        }
+    }
+
+    fn trouble(&mut self, slot: &str, waiting: Waiting) {
+        if slot == POD {
+            self.memory.trouble = Some(waiting);
+        } else if let Some(container) = self.memory.containers.get_mut(slot) {
+            container.trouble = Some(waiting);
+        }
+    }
+
+    /// Takes a probe's answer; returns what is to be told about it.
+    pub(crate) fn checked(
+        &mut self,
+        name: &str,
+        id: &str,
+        purpose: Purpose,
+        answer: Result<Result<(), String>, RuntimeError>,
+        now: Instant,
+    ) -> Option<Event> {
+        let memory = self.memory.containers.get_mut(name)?;
+        let (_, health) = memory.health.as_mut().filter(|(of, _)| of == id)?;
+        let probe = health.probe(purpose)?;
+        let why = match answer {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(error) => {
+                tracing::debug!(container = name, %error, "a probe could not be made");
+                probe.undecided(now);
+                return None;
+            }
+        };
+        let verdict = probe.answer(why.is_none(), now);
+        if verdict == Verdict::Fails && purpose != Purpose::Readiness {
+            let probe = purpose.name().to_ascii_lowercase();
+            let why = format!("Container {name} failed {probe} probe, will be restarted");
+            memory.condemned = Some((id.to_owned(), why));
+        }
+        let message = format!("{} probe failed: {}", purpose.name(), why?);
+        Some(Event::warning("Unhealthy", message).of(&format!("spec.containers{{{name}}}")))
+    }
+}
