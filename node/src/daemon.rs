@@ -41,6 +41,7 @@ use crate::{
     world::{SystemClock, SystemRandom},
 };
 
+mod renewal;
 mod run;
 
 /// What is refused when the daemon does not start.
@@ -158,7 +159,7 @@ pub async fn join(settings: Settings, token: &str, shutdown: CancellationToken) 
 /// What is there before it is known whose node this is.
 struct Daemon {
     settings: Settings,
-    home: Home,
+    home: Arc<Home>,
     name: String,
     addresses: Vec<SocketAddr>,
     clock: Arc<dyn Clock>,
@@ -176,7 +177,7 @@ impl Daemon {
         let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let name = settings.name.clone().or_else(|| host().map(|name| name.to_ascii_lowercase())).unwrap_or_default();
         let daemon = Self {
-            home,
+            home: Arc::new(home),
             name,
             addresses,
             clock: Arc::new(SystemClock::start()),

@@ -19,8 +19,6 @@ use serde_json::{Value, json};
 
 use crate::secrets::Vault;
 
-/// How long a token is good for unless asked otherwise.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 /// The longest a token may be good for.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many machines may join with one token at most.

@@ -16,7 +16,7 @@ use quorate_raft::{Config as StoreConfig, Storage, Store};
 use tokio::sync::SetOnce;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Daemon, Engine, NOT_STARTED, not_started};
+use super::{Daemon, Engine, NOT_STARTED, not_started, renewal::Renewal};
 use crate::{
     addresses,
     admission::{Gate, LateGate},
@@ -111,7 +111,7 @@ async fn start(
             .hint("run it as root, or choose another --socket")
     })?;
     let (names, name_settings) = names(daemon, record, simulated, tasks, stop).await?;
-    let mesh = mesh(daemon, record, identity, &later, names.clone(), tasks, stop)?;
+    let mesh = mesh(daemon, record, identity.clone(), &later, names.clone(), tasks, stop)?;
 
     let links = Arc::new(MeshLinks::new(Arc::clone(&later.mesh)));
     let store = Store::open(
@@ -143,6 +143,16 @@ async fn start(
         random: Arc::clone(&daemon.random),
     };
     let running = Node::start(parts, tasks, stop).map_err(|error| not_started(&error))?;
+    let renewal = Renewal {
+        identity: identity.clone(),
+        home: Arc::clone(&daemon.home),
+        vault: vault.clone(),
+        snapshots: running.snapshots.clone(),
+        mesh: mesh.clone(),
+        clock: Arc::clone(&daemon.clock),
+        random: Arc::clone(&daemon.random),
+    };
+    tasks.spawn(renewal.keep(stop.clone()));
     tasks.spawn(mesh_links::greet(mesh.clone(), store.clone(), running.snapshots.clone(), stop.clone()));
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
