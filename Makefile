@@ -16,7 +16,8 @@ test: install ## Everything that must hold
 	$(MAKE) --no-print-directory end-to-end
 
 unit: install ## The tests of every crate
-	@. tools/env
+	@tools/engine
+	. tools/env
 	cargo test --workspace --no-fail-fast
 
 end-to-end: install ## The demo's claims, on three real hosts with real Docker Engines
