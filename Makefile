@@ -17,6 +17,7 @@ test: install ## Everything that must hold
 
 unit: install ## The tests of every crate
 	@tools/engine
+	tools/build >/dev/null
 	. tools/env
 	cargo test --workspace --no-fail-fast
 
