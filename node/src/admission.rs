@@ -13,7 +13,7 @@ use quorate_mesh::join::{self, Admission, JoinAttempt, JoinGrantParts, Peer, ref
 use quorate_proto::{
     ids::NodeId,
     kinds::{JOINTOKENS, NODES},
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     request::Read,
     snapshot::Snapshot,
     txn::Outcome,
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::SetOnce;
 
 use crate::{
-    desired::{Agreed, chain},
+    desired::Agreed,
     registration::{self, Candidate, Moment, NOT_JOINED, Registration},
     secrets::Vault,
     settings::ClusterSettings,

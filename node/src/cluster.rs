@@ -12,7 +12,7 @@ use quorate_api::{Cluster, Desired as _};
 use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
     kinds::{JOINTOKENS, NODES},
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     request::{Answer, ClusterStatus, Logs, Member, Read, Request, TokenInfo},
     txn::Outcome,
     wire::cap,
@@ -86,13 +86,13 @@ impl Membership {
         let asked = tokio::time::timeout(REMOTE, ask).await;
         let (writer, reader) = asked
             .map_err(|_| unreachable(format!("node {name} did not answer within {} s", REMOTE.as_secs())))?
-            .map_err(|error| unreachable(crate::desired::chain(&error)))?;
+            .map_err(|error| unreachable(chain(&error)))?;
         let answers = stream::try_unfold((writer, reader), |(writer, mut reader)| async move {
             match links::receive::<Answer>(&mut reader, cap::API).await {
                 Ok(answer) => Ok(Some((answer, (writer, reader)))),
                 Err(links::LinkError::Ended) => Ok(None),
                 Err(error) => {
-                    let because = crate::desired::chain(&error);
+                    let because = chain(&error);
                     Err(Refusal::new(Reason::Unavailable, "the log broke off", because))
                 }
             }
@@ -160,9 +160,8 @@ impl Cluster for Membership {
 
     async fn create_token(&self, request: RequestId, lifetime: Duration, uses: u32) -> Result<String, Refusal> {
         let snapshot = self.agreed.snapshot(Read::Linearizable).await?;
-        let internal = |error: &dyn std::error::Error| {
-            Refusal::new(Reason::Internal, "no token was made", crate::desired::chain(error))
-        };
+        let internal =
+            |error: &dyn std::error::Error| Refusal::new(Reason::Internal, "no token was made", chain(error));
         let pin = self.vault.authority(&snapshot)?.pin().map_err(|error| internal(&error))?;
         let nodes = snapshot.list(&NODES).flat_map(|stored| registration::addresses(&stored.object));
         let own = self.addresses.iter().copied();

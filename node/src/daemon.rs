@@ -23,7 +23,7 @@ use quorate_agent::{
 use quorate_mesh::{ClusterKey, Identity, UserIdentity, join};
 use quorate_proto::{
     ids::ClusterId,
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     token::Token,
     world::{Clock, Random},
 };
@@ -33,7 +33,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     addresses,
     admission::Place,
-    desired::chain,
     founding,
     home::{Home, Record},
     registration,

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use quorate_api::Desired;
 use quorate_proto::{
     ids::RequestId,
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     request::Read,
     snapshot::Snapshot,
     txn::{Change, Outcome, Revision, Txn},
@@ -97,16 +97,4 @@ fn not_proposed(error: &ProposeError) -> Refusal {
         _ => (Reason::Unavailable, "nothing was changed; try again, and see `quorate status` for who can be reached"),
     };
     Refusal::new(reason, "nothing was written", chain(error)).hint(hint)
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -20,7 +20,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use quorate_mesh::{ClusterKey, join::Peer};
-use quorate_proto::refusal::{Reason, Refusal};
+use quorate_proto::refusal::{Reason, Refusal, chain};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -100,7 +100,7 @@ impl HomeError {
             Self::File { .. } => "check the disk and --data-dir".to_owned(),
             Self::Damaged { .. } => "set the data directory aside and join the cluster again as a new node".to_owned(),
         };
-        Refusal::new(Reason::Invalid, what, crate::desired::chain(self)).hint(hint)
+        Refusal::new(Reason::Invalid, what, chain(self)).hint(hint)
     }
 }
 

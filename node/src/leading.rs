@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, stream};
 use quorate_control::{Decision, Moment, Settings};
 use quorate_proto::{
+    refusal::chain,
     request::Read,
     snapshot::Snapshot,
     txn::{Outcome, Txn},
@@ -18,7 +19,7 @@ use quorate_raft::{Status, Store};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{desired::chain, heard::Heard, loops, loops::Nudge, loops::Snapshots, voters};
+use crate::{heard::Heard, loops, loops::Nudge, loops::Snapshots, voters};
 
 /// How long until a decision that could not be proposed is made anew.
 const RETRY: Duration = Duration::from_millis(500);

@@ -10,14 +10,13 @@ use async_trait::async_trait;
 use quorate_api::Caller;
 use quorate_dns::{Names, doq};
 use quorate_mesh::{Alpn, Handler, Mesh, Stream, Subject};
-use quorate_proto::ids::NodeId;
+use quorate_proto::{ids::NodeId, refusal::chain};
 use quorate_raft::Store;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission,
-    desired::chain,
     links::{Lane, LinkError, Links, Reader, Writer},
     loops::Snapshots,
     serve::Services,

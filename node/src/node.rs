@@ -14,6 +14,7 @@ use quorate_dns::{Names, Settings as NameSettings};
 use quorate_proto::{
     ids::NodeId,
     kinds::NODES,
+    refusal::chain,
     snapshot::Snapshot,
     world::{Clock, Random},
 };
@@ -26,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     cluster::Membership,
     derived::Derived,
-    desired::{Agreed, chain},
+    desired::Agreed,
     heard::Heard,
     heartbeat,
     leading::Leading,

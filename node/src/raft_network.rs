@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt as _};
-use quorate_proto::{ids::NodeId, wire::cap};
+use quorate_proto::{
+    refusal::chain,
+    {ids::NodeId, wire::cap},
+};
 use quorate_raft::{Network, NetworkError, Pipe, Urgency};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
@@ -71,7 +74,7 @@ pub fn pipe(writer: Writer, reader: Reader) -> Pipe {
 fn failed(error: LinkError) -> NetworkError {
     match error {
         LinkError::Unreachable { .. } => NetworkError::Unreachable(error.to_string()),
-        _ => NetworkError::Failed(crate::desired::chain(&error)),
+        _ => NetworkError::Failed(chain(&error)),
     }
 }
 

@@ -11,6 +11,7 @@ use quorate_agent::{Agent, ReportError, Reporter};
 use quorate_api::{Api, Caller};
 use quorate_proto::{
     kinds::NODES,
+    refusal::chain,
     request::{Answer, Fact, Request},
     txn::Document,
     world::{Clock, Random},
@@ -18,7 +19,6 @@ use quorate_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    desired::chain,
     loops::Snapshots,
     node::Own,
     node_status::{self, OwnState},

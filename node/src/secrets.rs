@@ -8,14 +8,14 @@ use data_encoding::BASE64;
 use quorate_mesh::{ClusterAuthority, ClusterKey, PrivateKey, join::Verifier};
 use quorate_proto::{
     kinds::CLUSTERS,
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     snapshot::Snapshot,
     world::Random,
 };
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::{desired::chain, settings::CLUSTER};
+use crate::settings::CLUSTER;
 
 /// What the authority's key is sealed for.
 const AUTHORITY: &str = "authority-key";

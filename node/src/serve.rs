@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use quorate_api::{Api, Caller};
 use quorate_proto::{
     ids::NodeId,
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     request::{Answer, Request},
     wire::cap,
 };
@@ -16,7 +16,6 @@ use quorate_traffic::Traffic;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
-    desired::chain,
     links::{self, Lane, LinkError, Opening, Reader, Writer},
     loops::Snapshots,
     raft_network, registration,

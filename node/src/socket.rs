@@ -12,10 +12,11 @@ use std::{
 };
 
 use quorate_api::Caller;
+use quorate_proto::refusal::chain;
 use tokio::net::UnixListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{desired::chain, serve::Services};
+use crate::serve::Services;
 
 /// As whom root asks.
 const ROOT: &str = "root";

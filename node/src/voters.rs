@@ -4,14 +4,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use quorate_proto::{ids::NodeId, kinds::NODES, object::Object, snapshot::Snapshot};
+use quorate_proto::{
+    refusal::chain,
+    {ids::NodeId, kinds::NODES, object::Object, snapshot::Snapshot},
+};
 use quorate_raft::{
     Store,
     voters::{Policy, Registered, Step, plan},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::chain, loops::Snapshots, registration};
+use crate::{loops::Snapshots, registration};
 
 /// How often the planner looks while something may have to be done.
 const LOOK: Duration = Duration::from_secs(1);

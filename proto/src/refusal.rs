@@ -84,3 +84,39 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// An error and what caused it, in one line: what becomes a [`Refusal::because`].
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the file was not read")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_told_with_what_caused_it() {
+        let error = Outer(std::io::Error::other("the disk is gone"));
+        assert_eq!(chain(&error), "the file was not read: the disk is gone");
+    }
+
+    #[test]
+    fn a_refusal_says_what_happened_because_of_what_and_what_next() {
+        let refusal = Refusal::new(Reason::Unavailable, "nothing was written", "no quorum").hint("try again");
+        assert_eq!(refusal.to_string(), "error: nothing was written\n  because: no quorum\n  hint: try again");
+        assert_eq!(refusal.exit_code(), 3);
+        assert_eq!(Refusal::new(Reason::NotFound, "a", "b").exit_code(), 1);
+    }
+}

@@ -5,10 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use quorate_mesh::{Identity, Mesh};
-use quorate_proto::world::{Clock, Random, Timestamp};
+use quorate_proto::{
+    refusal::chain,
+    world::{Clock, Random, Timestamp},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::chain, home::Home, loops::Snapshots, secrets::Vault};
+use crate::{home::Home, loops::Snapshots, secrets::Vault};
 
 /// A certificate with less left than this is renewed: half of its thirty days.
 const LEFT: Duration = Duration::from_secs(15 * 24 * 3600);

@@ -9,7 +9,7 @@ use quorate_mesh::{Handlers, Identity, LinkClass, Mesh};
 use quorate_proto::{
     ids::NodeId,
     kinds::NODES,
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     txn::Outcome,
 };
 use quorate_raft::{Config as StoreConfig, Storage, Store};
@@ -20,7 +20,6 @@ use super::{Daemon, Engine, NOT_STARTED, not_started, renewal::Renewal};
 use crate::{
     addresses,
     admission::{Gate, LateGate},
-    desired::chain,
     home::Record,
     loops::Snapshots,
     mesh_links::{self, MeshLinks, NamesOverQuic, Reception},
