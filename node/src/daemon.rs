@@ -6,6 +6,7 @@
 //! leaves nothing behind but an empty directory.
 
 use std::{
+    io,
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
     sync::Arc,
@@ -191,8 +192,16 @@ impl Daemon {
     fn port_is_free(&self) -> Result<(), Refusal> {
         let listen = self.settings.listen;
         UdpSocket::bind(listen).map(drop).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => "is another daemon running? else choose another port with --listen",
+                io::ErrorKind::AddrNotAvailable => {
+                    "choose an address of this machine with --listen, or 0.0.0.0 for all"
+                }
+                io::ErrorKind::PermissionDenied => "run it as root, or choose a port above 1023 with --listen",
+                _ => "choose another address with --listen",
+            };
             Refusal::new(Reason::Invalid, NOT_STARTED, format!("UDP port {listen} cannot be opened: {error}"))
-                .hint("is another daemon running? else choose another with --listen")
+                .hint(hint)
         })
     }
 
