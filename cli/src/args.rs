@@ -36,13 +36,13 @@ pub(crate) struct Global {
     /// The context to use, instead of the current one
     #[arg(long, global = true, value_name = "NAME", env = "QUORATE_CONTEXT", hide_env = true)]
     pub(crate) context: Option<String>,
-    /// Ask this node, instead of those the context names; may be repeated
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    /// Ask this node, HOST:PORT or unix:///SOCKET, instead of those the context names; may be repeated
+    #[arg(long, global = true, value_name = "NODE")]
     pub(crate) endpoint: Vec<String>,
     /// The namespace
     #[arg(short, long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
-    /// How long to try: 500ms, 30s, 5m
+    /// How long to wait for an answer: 500ms, 30s, 5m
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) request_timeout: Duration,
 }

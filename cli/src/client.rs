@@ -14,7 +14,7 @@ use quorate_proto::{
     request::{Answer, Request},
     world::Random,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long to wait before asking again, the first time; doubled up to [`SLOWEST`].
 const RETRY: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ pub(crate) type Answers = BoxStream<'static, Result<Answer, Refusal>>;
 /// Carries requests to a node of the cluster.
 #[async_trait]
 pub(crate) trait Transport: Send + Sync {
-    /// Sends a request to any node that can be reached.
+    /// Sends a request to any node that can be reached, and gives up by itself if there is none.
     ///
     /// # Errors
     /// `Unavailable` if nobody could be asked; in the stream, `Timeout` if the connection was lost before all was answered.
@@ -70,14 +70,16 @@ impl Client {
         let deadline = Instant::now() + self.patience;
         let (mut wait, mut last) = (RETRY, None);
         loop {
-            let refusal = match timeout_at(deadline, self.try_once(&request)).await {
-                Ok(Ok(answers)) => return Ok(answers),
-                Ok(Err(refusal)) => refusal,
+            let answers = match timeout_at(deadline, self.transport.ask(&request)).await {
+                Ok(answers) => answers?, // the transport has tried for as long as makes sense
                 Err(_) => return Err(self.too_late(last)),
             };
-            if !matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) {
-                return Err(refusal);
-            }
+            let refusal = match timeout_at(deadline, whole(&request, answers)).await {
+                Ok(Ok(answers)) => return Ok(answers),
+                Ok(Err(refusal)) if may_pass(&refusal) => refusal,
+                Ok(Err(refusal)) => return Err(refusal),
+                Err(_) => return Err(self.too_late(last)),
+            };
             if Instant::now() + wait >= deadline {
                 return Err(self.too_late(Some(refusal)));
             }
@@ -85,19 +87,6 @@ impl Client {
             sleep(wait).await;
             wait = (wait * 2).min(SLOWEST);
         }
-    }
-
-    async fn try_once(&self, request: &Request) -> Result<Vec<Answer>, Refusal> {
-        let mut stream = self.transport.ask(request).await?;
-        let mut answers = Vec::new();
-        while let Some(answer) = stream.try_next().await? {
-            match answer {
-                Answer::Refused(refusal) => return Err(refusal),
-                Answer::End => break,
-                answer => answers.push(answer),
-            }
-        }
-        Ok(answers)
     }
 
     fn too_late(&self, last: Option<Refusal>) -> Refusal {
@@ -111,33 +100,43 @@ impl Client {
         })
     }
 
-    /// Asks for something that goes on: a watch, a log. Asked again only until the first answer.
+    /// Asks for something that goes on: a watch, a log. It is asked once; what ends it early, the stream tells.
     ///
     /// # Errors
-    /// As [`Self::ask`]; in the stream, whatever ends it early.
-    pub(crate) async fn follow(&self, request: Request) -> Result<Answers, Refusal> {
-        let deadline = Instant::now() + self.patience;
-        let (mut wait, mut last) = (RETRY, None);
-        let stream = loop {
-            match timeout_at(deadline, self.transport.ask(&request)).await {
-                Ok(Ok(stream)) => break stream,
-                Ok(Err(refusal)) if Instant::now() + wait >= deadline => return Err(refusal),
-                Ok(Err(refusal)) if matches!(refusal.reason, Reason::Unavailable | Reason::Timeout) => {
-                    last = Some(refusal);
-                    sleep(wait).await;
-                    wait = (wait * 2).min(SLOWEST);
-                }
-                Ok(Err(refusal)) => return Err(refusal),
-                Err(_) => return Err(self.too_late(last)),
-            }
+    /// As [`Transport::ask`].
+    pub(crate) async fn follow(&self, request: &Request) -> Result<Answers, Refusal> {
+        let answers = match timeout(self.patience, self.transport.ask(request)).await {
+            Ok(answers) => answers?,
+            Err(_) => return Err(self.too_late(None)),
         };
-        Ok(stream
-            .map(|answer| match answer {
-                Ok(Answer::Refused(refusal)) => Err(refusal),
-                answer => answer,
-            })
-            .boxed())
+        let told = answers.map(|answer| match answer {
+            Ok(Answer::Refused(refusal)) => Err(refusal),
+            answer => answer,
+        });
+        Ok(told.boxed())
     }
+}
+
+/// Whether another try may be answered otherwise: there was no quorum, or the answer was lost.
+pub(crate) const fn may_pass(refusal: &Refusal) -> bool {
+    matches!(refusal.reason, Reason::Unavailable | Reason::Timeout)
+}
+
+/// All answers, without `End`. A list that ends without it is only a part.
+async fn whole(request: &Request, mut stream: Answers) -> Result<Vec<Answer>, Refusal> {
+    let mut answers = Vec::new();
+    while let Some(answer) = stream.try_next().await? {
+        match answer {
+            Answer::Refused(refusal) => return Err(refusal),
+            Answer::End => return Ok(answers),
+            answer => answers.push(answer),
+        }
+    }
+    if answers.is_empty() || matches!(request, Request::List(_)) {
+        return Err(Refusal::new(Reason::Timeout, "the answer did not arrive", "the node ended it too early")
+            .hint("whether it was done is not known; asking again is safe"));
+    }
+    Ok(answers)
 }
 
 /// A node answered something that is no answer to the question: one of the two is another version.

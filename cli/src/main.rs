@@ -6,6 +6,7 @@
 
 mod age;
 mod args;
+mod chosen;
 mod client;
 mod commands;
 mod config;
@@ -17,11 +18,11 @@ mod session;
 mod targets;
 mod transport;
 
-use std::{io, io::Write as _, process::ExitCode, sync::Arc};
+use std::{io, io::Write as _, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use quorate_node::world::SystemClock;
-use quorate_proto::refusal::{Reason, Refusal};
+use quorate_proto::refusal::Refusal;
 
 use crate::{
     args::{Arguments, Get, Global, Output, Selectors, Verb},
@@ -30,6 +31,7 @@ use crate::{
     failure::Failure,
     output::Console,
     session::Session,
+    transport::local,
 };
 
 fn main() -> ExitCode {
@@ -104,16 +106,12 @@ fn nodes(output: Output, watch: bool) -> Get {
 
 /// What verbs work with, for the context that is meant.
 fn session<'a>(global: &Global, config: &Config, console: Console<'a>) -> Result<Session<'a>, Refusal> {
-    let (_, context) = config.choose(global.context.as_deref())?;
-    let endpoints = if global.endpoint.is_empty() { &context.endpoints } else { &global.endpoint };
-    if endpoints.is_empty() {
-        return Err(Refusal::new(Reason::Invalid, "no cluster was asked", "the context names no endpoints")
-            .hint("name a node with --endpoint HOST:PORT"));
-    }
+    let chosen = chosen::choose(global, config, Path::new(local::SOCKET).exists())?;
+    let namespace = chosen.context.and_then(|context| context.namespace.clone());
     Ok(Session {
-        client: transport::client(context, endpoints, global.request_timeout)?,
+        client: transport::client(chosen.context, &chosen.endpoints, global.request_timeout)?,
         named_namespace: global.namespace.clone(),
-        default_namespace: context.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        default_namespace: namespace.unwrap_or_else(|| "default".to_owned()),
         clock: Arc::new(SystemClock::start()),
         console,
     })

@@ -1,109 +1,290 @@
-//! Carries requests over the mesh: one connection to whichever endpoint answers first, a stream per request.
+//! Reaches a node of the cluster: whichever endpoint can be connected to first, and another one if that falls silent.
 //!
-//! Invariant: after a connection broke the next request makes a new one, to any endpoint.
+//! A node that lost its power does not say so. Whoever waited for its answer alone would wait as long as for a slow one, so after
+//! [`SILENCE`] another node is asked the same, and the first to answer wins. What changes something carries a request id by which the
+//! cluster does it once.
+//!
+//! Invariant: one call asks no node twice, and every node the very same request.
 
-use std::{sync::Arc, time::Duration};
+pub(crate) mod local;
+mod mesh;
+
+use std::{
+    sync::{Arc, Mutex as ValueMutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::{
-    StreamExt as _,
+    StreamExt as _, TryStreamExt as _,
     stream::{self, FuturesUnordered},
 };
-use quorate_mesh::{Client, ClientError, UserIdentity};
-use quorate_node::world::{SystemClock, SystemRandom};
+use quorate_node::world::SystemRandom;
 use quorate_proto::{
     refusal::{Reason, Refusal},
     request::{Answer, Request},
-    wire::cap,
-    world::Clock,
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::{
-    client::{self, Answers, Transport},
+    client::{Answers, Client, Transport, may_pass},
     config::Context,
 };
 
 /// How long to wait for an endpoint before the next one is dialled too.
 const STAGGER: Duration = Duration::from_millis(150);
 
-/// See the module.
-pub(crate) struct Mesh {
-    endpoints: Vec<String>,
-    identity: UserIdentity,
-    connection: Mutex<Option<Arc<Client>>>,
-}
+/// How long a node may say nothing before another one is asked too.
+const SILENCE: Duration = Duration::from_millis(1500);
 
-impl Mesh {
-    /// For the cluster of a context.
+/// How long nobody may be reachable: enough for the handshake that a busy node takes longest for, and a second try.
+const REACH: Duration = Duration::from_secs(4);
+
+/// How long to wait before all endpoints are dialled again.
+const REDIAL: Duration = Duration::from_millis(250);
+
+/// What did not happen if no node was asked.
+const WHAT: &str = "the cluster was not reached";
+
+/// Where a node is.
+#[async_trait]
+pub(crate) trait Endpoint: Send + Sync {
+    /// Its name for people.
+    fn name(&self) -> &str;
+
+    /// Connects to the node.
     ///
     /// # Errors
-    /// If the context's identity cannot be used.
-    pub(crate) fn new(endpoints: &[String], context: &Context) -> Result<Self, Refusal> {
-        let damaged = |because: String| {
-            Refusal::new(Reason::Invalid, "no cluster was asked", format!("the context's `identity`: {because}"))
-                .hint("make the context again, or choose another with `quorate context use`")
-        };
-        let identity = UserIdentity::from_pem(&context.identity).map_err(|error| damaged(error.to_string()))?;
-        if identity.cluster != context.cluster_id()? {
-            return Err(damaged("it is of another cluster than the context".to_owned()));
+    /// `Unavailable` if it may be reached later; any other reason is final.
+    async fn connect(&self) -> Result<Arc<dyn Connection>, Refusal>;
+}
+
+/// A way to a node.
+#[async_trait]
+pub(crate) trait Connection: Send + Sync {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// `Timeout` if the connection was lost, also in the stream; any other reason is final.
+    async fn ask(&self, request: &Request) -> Result<Answers, Refusal>;
+
+    /// Whether another request can be sent on it.
+    fn is_open(&self) -> bool;
+}
+
+/// A client that asks the nodes at these endpoints. Those on the port need a context: it says who asks.
+///
+/// # Errors
+/// If an endpoint is none, or the context cannot be used.
+pub(crate) fn client(context: Option<&Context>, endpoints: &[String], patience: Duration) -> Result<Client, Refusal> {
+    let mut nodes: Vec<Box<dyn Endpoint>> = Vec::new();
+    let mut identity = None;
+    for endpoint in endpoints {
+        if endpoint.starts_with(local::SCHEME) {
+            nodes.push(Box::new(local::Socket::parse(endpoint)?));
+            continue;
         }
-        Ok(Self { endpoints: endpoints.to_vec(), identity, connection: Mutex::default() })
+        let identity = match &identity {
+            Some(identity) => identity,
+            None => &*identity.insert(mesh::identity(context, endpoint)?),
+        };
+        nodes.push(Box::new(mesh::Port::new(endpoint, Arc::clone(identity))));
+    }
+    // A little less than the patience, so that why nobody was reached is told rather than that the time is over.
+    let reach = REACH.min(patience * 9 / 10);
+    Ok(Client::new(Arc::new(AnyNode::new(nodes, reach)), Arc::new(SystemRandom), patience))
+}
+
+/// The nodes of a cluster, each as good as the other. See the module.
+pub(crate) struct AnyNode(Arc<Nodes>);
+
+struct Nodes {
+    endpoints: Vec<Box<dyn Endpoint>>,
+    reach: Duration,
+    choice: ValueMutex<Choice>,
+    /// Held while the first node is looked for, so that requests asked at once share its connection.
+    connecting: Mutex<()>,
+}
+
+/// Whom to ask next.
+#[derive(Default)]
+struct Choice {
+    /// Who answered last.
+    node: Option<Node>,
+    /// Who is dialled first if nobody did.
+    first: usize,
+}
+
+/// A node that is connected to.
+#[derive(Clone)]
+struct Node {
+    index: usize,
+    connection: Arc<dyn Connection>,
+}
+
+impl AnyNode {
+    pub(crate) fn new(endpoints: Vec<Box<dyn Endpoint>>, reach: Duration) -> Self {
+        Self(Arc::new(Nodes { endpoints, reach, choice: ValueMutex::default(), connecting: Mutex::default() }))
+    }
+}
+
+#[async_trait]
+impl Transport for AnyNode {
+    async fn ask(&self, request: &Request) -> Result<Answers, Refusal> {
+        let first = {
+            let _turn = self.0.connecting.lock().await;
+            self.0.connect(&[]).await?
+        };
+        // A watch may have nothing to say for long: the wait for its first answer is part of the answers.
+        let answers = Arc::clone(&self.0).race(first, request.clone());
+        Ok(stream::once(answers).try_flatten().boxed())
+    }
+}
+
+impl Nodes {
+    /// The answers of whoever says something first: `first`, or those asked after it was silent.
+    async fn race(self: Arc<Self>, first: Node, request: Request) -> Result<Answers, Refusal> {
+        let mut asked = vec![first.index];
+        let mut waiting = FuturesUnordered::from_iter([begun(first, &request)]);
+        let another = async |asked: Vec<usize>| {
+            sleep(SILENCE).await;
+            self.connect(&asked).await
+        };
+        let next = another(asked.clone());
+        tokio::pin!(next);
+        let mut more = true;
+        loop {
+            tokio::select! {
+                biased;
+                Some((node, answers)) = waiting.next() => match answers {
+                    Ok(answers) => {
+                        self.prefer(node);
+                        return Ok(answers);
+                    }
+                    Err(refusal) => {
+                        self.avoid(&node);
+                        if waiting.is_empty() {
+                            return Err(refusal);
+                        }
+                    }
+                },
+                found = &mut next, if more => match found {
+                    Ok(node) => {
+                        asked.push(node.index);
+                        waiting.push(begun(node, &request));
+                        next.set(another(asked.clone()));
+                    }
+                    Err(_) => more = false, // nobody else is left: who was asked may still answer
+                },
+            }
+        }
     }
 
-    async fn connected(&self) -> Result<Arc<Client>, Refusal> {
-        let mut connection = self.connection.lock().await;
-        if let Some(client) = connection.as_ref().filter(|client| client.why_closed().is_none()) {
-            return Ok(Arc::clone(client));
+    /// A node other than those asked: who answered last, else the first that can be connected to.
+    async fn connect(&self, asked: &[usize]) -> Result<Node, Refusal> {
+        let (known, first) = {
+            let choice = self.choice();
+            (choice.node.clone(), choice.first)
+        };
+        if let Some(node) = known.filter(|node| !asked.contains(&node.index) && node.connection.is_open()) {
+            return Ok(node);
         }
-        let client = self.first_to_answer().await?;
-        Ok(Arc::clone(connection.insert(Arc::new(client))))
+        let count = self.endpoints.len();
+        let order: Vec<_> =
+            (0..count).map(|turn| (first + turn) % count).filter(|index| !asked.contains(index)).collect();
+        let deadline = Instant::now() + self.reach;
+        loop {
+            let failures = match self.dial(&order, deadline).await {
+                Ok(node) => {
+                    self.prefer(node.clone());
+                    return Ok(node);
+                }
+                Err(failures) => failures,
+            };
+            let is_final = failures.iter().all(|failure| failure.reason != Reason::Unavailable);
+            if is_final || Instant::now() + REDIAL >= deadline {
+                return Err(merged(failures));
+            }
+            sleep(REDIAL).await;
+        }
     }
 
     /// Dials one endpoint after the other without waiting for the one before to fail: a host that is off would cost seconds.
-    async fn first_to_answer(&self) -> Result<Client, Refusal> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    async fn dial(&self, order: &[usize], deadline: Instant) -> Result<Node, Vec<Refusal>> {
         let mut dials: FuturesUnordered<_> = (0_u32..)
-            .zip(&self.endpoints)
-            .map(|(index, endpoint)| {
-                let clock = Arc::clone(&clock);
-                async move {
-                    sleep(STAGGER * index).await;
-                    Client::connect(std::slice::from_ref(endpoint), &self.identity, clock).await
+            .zip(order.iter().filter_map(|index| Some((*index, self.endpoints.get(*index)?))))
+            .map(|(turn, (index, endpoint))| async move {
+                sleep(STAGGER * turn).await;
+                match timeout_at(deadline, endpoint.connect()).await {
+                    Ok(connected) => connected.map(|connection| Node { index, connection }),
+                    Err(_) => Err(unanswered(endpoint.name())),
                 }
             })
             .collect();
         let mut failures = Vec::new();
         while let Some(dialled) = dials.next().await {
             match dialled {
-                Ok(client) => return Ok(client),
-                Err(error) => failures.push(error),
+                Ok(node) => return Ok(node),
+                Err(failure) => failures.push(failure),
             }
         }
-        Err(refusal(&failures))
+        Err(failures)
+    }
+
+    fn prefer(&self, node: Node) {
+        self.choice().node = Some(node);
+    }
+
+    /// Whoever lost a connection or is cut off from the leader is asked again only after the others.
+    fn avoid(&self, node: &Node) {
+        let mut choice = self.choice();
+        if choice.node.as_ref().is_some_and(|known| known.index == node.index) {
+            *choice = Choice { node: None, first: node.index + 1 };
+        }
+    }
+
+    fn choice(&self) -> std::sync::MutexGuard<'_, Choice> {
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client for the cluster of a context.
-///
-/// # Errors
-/// If the context's identity cannot be used.
-pub(crate) fn client(context: &Context, endpoints: &[String], patience: Duration) -> Result<client::Client, Refusal> {
-    let transport = Mesh::new(endpoints, context)?;
-    Ok(client::Client::new(Arc::new(transport), Arc::new(SystemRandom), patience))
+/// Asks a node and waits until it says something. What another node may be able to do is no answer.
+async fn begun(node: Node, request: &Request) -> (Node, Result<Answers, Refusal>) {
+    let answers = async {
+        let mut answers = node.connection.ask(request).await?;
+        Ok(match answers.next().await {
+            Some(Err(refusal)) => return Err(refusal),
+            Some(Ok(Answer::Refused(refusal))) if may_pass(&refusal) => return Err(refusal),
+            Some(Ok(first)) => stream::iter([Ok(first)]).chain(answers).boxed(),
+            None => answers,
+        })
+    }
+    .await;
+    (node, answers)
 }
 
-/// Why nobody was reached. A wrong cluster or a refused certificate is final; what did not answer may answer later.
-fn refusal(failures: &[ClientError]) -> Refusal {
-    let said: Vec<_> = failures.iter().map(|error| chain(error)).collect();
-    let (reason, hint) = if failures.iter().any(|error| matches!(error, ClientError::Refused { .. })) {
-        (Reason::Unauthorized, "the certificate is no longer good: get a new context from an administrator")
-    } else if failures.iter().any(|error| matches!(error, ClientError::OtherCluster { .. })) {
-        (Reason::Unauthorized, "choose the cluster's own context: `quorate context list` shows them")
-    } else {
-        (Reason::Unavailable, "are the nodes up, and UDP let through? --endpoint HOST:PORT names another node")
-    };
-    Refusal::new(reason, "the cluster was not reached", said.join("; ")).hint(hint)
+/// A node did not let itself be connected to, and may later.
+fn unanswered(name: &str) -> Refusal {
+    Refusal::new(Reason::Unavailable, WHAT, format!("{name}: no answer")).hint(mesh::UNREACHABLE)
+}
+
+/// One refusal for all: what is final says what to do next.
+fn merged(mut failures: Vec<Refusal>) -> Refusal {
+    failures.sort_by_key(|failure| failure.reason == Reason::Unavailable);
+    let because = failures.iter().map(|failure| failure.because.as_str()).collect::<Vec<_>>().join("; ");
+    match failures.into_iter().next() {
+        Some(gravest) => Refusal { because, ..gravest },
+        None => Refusal::new(Reason::Unavailable, WHAT, "there is no other node to ask"),
+    }
+}
+
+/// The connection was lost before all was answered.
+fn lost(error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(Reason::Timeout, "the answer did not arrive", chain(error))
+        .hint("whether it was done is not known; asking again is safe")
 }
 
 /// An error and all it comes from.
@@ -117,36 +298,5 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn lost(error: &dyn std::error::Error) -> Refusal {
-    Refusal::new(Reason::Timeout, "the answer did not arrive", chain(error))
-        .hint("whether it was done is not known; asking again is safe")
-}
-
-#[async_trait]
-impl Transport for Mesh {
-    async fn ask(&self, request: &Request) -> Result<Answers, Refusal> {
-        let client = self.connected().await?;
-        let mut stream = match client.open().await {
-            Ok(stream) => stream,
-            Err(error) => {
-                *self.connection.lock().await = None;
-                return Err(refusal(&[error]));
-            }
-        };
-        if let Err(error) = stream.write_frame(request, cap::API).await {
-            *self.connection.lock().await = None;
-            return Err(lost(&error));
-        }
-        stream.finish().map_err(|error| lost(&error))?;
-        // The connection lives as long as its answers are read.
-        let answers = stream::unfold(Some((stream, client)), |state| async {
-            let (mut stream, client) = state?;
-            match stream.read_frame::<Answer>(cap::API).await {
-                Ok(Some(answer)) => Some((Ok(answer), Some((stream, client)))),
-                Ok(None) => None,
-                Err(error) => Some((Err(lost(&error)), None)),
-            }
-        });
-        Ok(answers.boxed())
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Events) -> Result<
 
     if arguments.watch {
         let request = Request::Watch(session.selection(&EVENTS, &filter, Shape::Objects));
-        let mut answers = session.client.follow(request.clone()).await?;
+        let mut answers = session.client.follow(&request).await?;
         aligned.print(&[with_namespace(None, headings.to_vec())], session.console.out)?;
         while let Some(answer) = answers.try_next().await? {
             let event = match answer {

@@ -155,7 +155,7 @@ async fn watch(session: &mut Session<'_>, targets: &[Target], filter: &Filter, o
     let as_table = matches!(output, Output::Table | Output::Wide);
     let shape = if as_table { Shape::Table } else { Shape::Objects };
     let request = Request::Watch(session.selection(target.kind, &filter, shape));
-    let mut answers = session.client.follow(request.clone()).await?;
+    let mut answers = session.client.follow(&request).await?;
 
     let style = TableStyle {
         namespaces: filter.all_namespaces && target.kind.namespaced,

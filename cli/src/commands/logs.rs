@@ -36,7 +36,7 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Logs) -> Result<()
         timestamps: arguments.timestamps,
         forwarded: false,
     });
-    let mut answers = session.client.follow(request.clone()).await?;
+    let mut answers = session.client.follow(&request).await?;
     while let Some(answer) = answers.try_next().await? {
         match answer {
             Answer::Data(bytes) => {

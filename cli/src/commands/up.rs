@@ -16,6 +16,7 @@ use crate::{
     args::{Global, Join, Node, Up},
     config::{self, Config, Context},
     failure::Failure,
+    transport::local,
 };
 
 const WHAT: &str = "the daemon did not start";
@@ -25,9 +26,6 @@ const CONTEXT: &str = "default";
 
 /// Where cluster names end in.
 const ZONE: &str = "cluster.local";
-
-/// Where root's commands on this machine reach the daemon.
-const SOCKET: &str = "/run/quorate/api.sock";
 
 pub(crate) fn up(global: &Global, arguments: Up) -> Result<(), Failure> {
     log(&arguments.node.log)?;
@@ -62,7 +60,7 @@ fn log(filter: &str) -> Result<(), Failure> {
 }
 
 fn settings(node: Node) -> Result<Settings, Failure> {
-    let socket = if node.simulated { node.data_dir.join("api.sock") } else { PathBuf::from(SOCKET) };
+    let socket = if node.simulated { node.data_dir.join("api.sock") } else { PathBuf::from(local::SOCKET) };
     let engine = if node.simulated { Engine::Simulated } else { Engine::Docker(engine_socket(&node.docker)?) };
     Ok(Settings {
         data: node.data_dir,
@@ -79,8 +77,8 @@ fn settings(node: Node) -> Result<Settings, Failure> {
 }
 
 fn engine_socket(url: &str) -> Result<PathBuf, Failure> {
-    match url.strip_prefix("unix://").filter(|path| Path::new(path).is_absolute()) {
-        Some(path) => Ok(PathBuf::from(path)),
+    match local::path(url) {
+        Some(path) => Ok(path.to_owned()),
         None => Err(Failure::usage(
             WHAT,
             format!("`{url}` is no socket of a Docker Engine"),

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) fn client(contexts: &Path, plan: &Plan, patience: Duration) -> Result<Option<Client>, Refusal> {
     let config = Config::read(contexts).map_err(|error| error.refusal("the cluster was not asked"))?;
     match config.contexts.get(plan.context()) {
-        Some(context) => transport::client(context, &context.endpoints, patience).map(Some),
+        Some(context) => transport::client(Some(context), &context.endpoints, patience).map(Some),
         None => Ok(None),
     }
 }
