@@ -1,5 +1,6 @@
-//! What tests share: the simulator.
+//! What tests share: a simulated cluster, and one of real hosts.
 //!
 //! Invariant: nothing here is part of the product.
 
+pub mod hosts;
 pub mod sim;

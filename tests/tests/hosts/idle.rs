@@ -1,0 +1,67 @@
+//! A cluster in which nothing happens costs next to nothing.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use quorate_tests::hosts::{
+    cluster::{Cluster, HOSTS, PATIENCE},
+    pods, process,
+    wait::{now, pass, until},
+};
+
+/// How long nothing happens.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The most resident memory of a daemon, in KiB.
+const MEMORY: u64 = 80 << 10;
+
+/// The most of one core that a daemon uses.
+const PROCESSOR: f64 = 0.02;
+
+#[test]
+fn an_idle_cluster_writes_nothing_and_its_daemons_are_small_and_quiet() {
+    let cluster = Cluster::up();
+    cluster.load_images();
+    cluster.apply(&(pods::deployment("web", 3) + "---" + &pods::service("web")));
+    until("three ready pods", PATIENCE, || pods::ready(&cluster, "web", 3, &HOSTS));
+    cluster.settle();
+
+    let daemons = HOSTS.map(|host| cluster.daemon(host));
+    let seen = || (HOSTS.map(|host| files(&cluster.data(host))), daemons.map(process::usage));
+    let (begun, revision) = (now(), cluster.revision());
+    let (files_before, before) = seen();
+    pass(IDLE);
+    let (files_after, after) = seen();
+    let elapsed = begun.elapsed();
+
+    for (index, host) in HOSTS.into_iter().enumerate() {
+        let (before, after) = (before[index], after[index]);
+        let share = (after.processor - before.processor).as_secs_f64() / elapsed.as_secs_f64();
+        let written = after.written - before.written;
+        println!(
+            "{host} idle for {} s: {written} bytes written, {:.1} MiB resident, {:.2} % of a core",
+            elapsed.as_secs(),
+            after.memory as f64 / 1024.0,
+            share * 100.0
+        );
+        assert_eq!(written, 0, "{host} writes nothing while nothing happens");
+        assert_eq!(files_after[index], files_before[index], "the files of {host} stay as they are");
+        assert!(after.memory < MEMORY, "{host}: {} KiB resident", after.memory);
+        assert!(share < PROCESSOR, "{host}: {:.2} % of a core", share * 100.0);
+    }
+    assert_eq!(cluster.revision(), revision, "nothing is agreed on while nothing happens");
+}
+
+/// Every file below a directory, with its size and when it was changed.
+fn files(directory: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.display().to_string(), format!("{} bytes, {:?}", metadata.len(), metadata.modified()));
+        }
+    }
+    found
+}

@@ -1,0 +1,14 @@
+//! What is promised about a cluster, held on three real hosts with real Docker Engines. Needs root; `tools/install` brings the rest.
+//!
+//! Each story makes its own cluster and removes it; they wait for each other. What they measure they print: `--nocapture` shows it.
+//!
+//! Invariant: nothing is skipped. What a machine lacks is said, and the story fails.
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
+mod idle;
+mod loss;
+mod refusals;
+mod removal;
+mod restart;
+mod services;
