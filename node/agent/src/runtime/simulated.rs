@@ -122,9 +122,13 @@ impl Simulated {
         Self { config, clock, state: Mutex::default(), changes: Arc::new(watch::Sender::new(0)) }
     }
 
-    /// Sets what containers of an image do from their next start on.
+    /// Sets what containers of an image do from their next start on, and whether those that run are well.
     pub fn behave(&self, image: &str, behaviour: Behaviour) {
-        self.rows().behaviours.insert(image.to_owned(), behaviour);
+        let mut rows = self.rows();
+        for row in rows.containers.values_mut().filter(|row| row.shown.image == image) {
+            row.behaviour.unwell.clone_from(&behaviour.unwell);
+        }
+        rows.behaviours.insert(image.to_owned(), behaviour);
     }
 
     /// Removes an image from the machine; a registry has it or not.
