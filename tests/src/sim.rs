@@ -6,30 +6,31 @@
 //!
 //! Invariant: one seed is one run: whatever is drawn comes from it, and whatever waits waits in virtual time.
 
+#![expect(clippy::expect_used, reason = "a simulation that cannot go on has failed")]
+
+mod check;
 mod host;
+mod manifest;
 mod network;
+mod promise;
 mod show;
 pub mod story;
 mod world;
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, future::Future, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
+use quorate_agent::runtime::simulated::Behaviour;
 use quorate_api::Caller;
 use quorate_node::{registration, settings::ClusterSettings};
 use quorate_proto::{
     ids::{ClusterId, NodeId},
-    kinds::JOINTOKENS,
+    kinds::{JOINTOKENS, NODES, PODS},
     object::Object,
     refusal::Refusal,
     request::{Answer, Request},
     snapshot::Snapshot,
-    txn::{Outcome, Txn},
+    txn::{Outcome, Revision, Txn},
     world::{Clock as _, Random as _},
 };
 use serde_json::{Value, json};
@@ -37,13 +38,17 @@ use tokio::{runtime::RngSeed, time::timeout};
 use tracing_subscriber::EnvFilter;
 
 use self::{
+    check::Checker,
     host::Host,
     network::Network,
-    world::{SimClock, SimRandom},
+    promise::Acknowledged,
+    world::{SimClock, SimRandom, World},
 };
 
 #[cfg(not(tokio_unstable))]
-compile_error!("simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml");
+compile_error!(
+    "simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml"
+);
 
 /// How long nothing may change until the cluster counts as settled.
 const CALM: Duration = Duration::from_secs(4);
@@ -54,12 +59,10 @@ const TOKEN: &str = "sim";
 
 /// A simulated cluster.
 pub struct Sim {
-    clock: Arc<SimClock>,
-    random: Arc<SimRandom>,
-    network: Arc<Network>,
-    settings: ClusterSettings,
+    world: World,
     hosts: BTreeMap<String, Host>,
     indexes: show::Indexes,
+    acknowledged: Acknowledged,
 }
 
 /// Runs a script on a new simulated world.
@@ -83,19 +86,21 @@ pub fn run<F: Future>(seed: u64, script: impl FnOnce(Sim) -> F) -> F::Output {
 impl Sim {
     fn new(seed: u64) -> Self {
         let random = Arc::new(SimRandom::new(seed));
-        Self {
-            clock: Arc::new(SimClock::start()),
-            network: Arc::new(Network::new(random.number())),
+        let clock = Arc::new(SimClock::start());
+        let checker = Arc::new(Checker::new(&clock));
+        let world = World {
+            network: Arc::new(Network::new(random.number(), &checker)),
             settings: ClusterSettings {
                 cluster_id: ClusterId(random.id()),
                 service_range: "10.213.0.0/16".parse().expect("a range"),
                 pod_range: "10.214.0.0/16".parse().expect("a range"),
                 zone: "cluster.local".to_owned(),
             },
+            clock,
             random,
-            hosts: BTreeMap::new(),
-            indexes: show::Indexes::default(),
-        }
+            checker,
+        };
+        Self { world, hosts: BTreeMap::new(), indexes: show::Indexes::default(), acknowledged: Acknowledged::default() }
     }
 
     /// Founds a cluster on `n1` and has `n2` and so on join it; returns when all are ready and vote as they should.
@@ -103,13 +108,14 @@ impl Sim {
     /// # Panics
     /// If the cluster does not come up.
     pub async fn nodes(&mut self, count: usize) {
-        let first = NodeId(self.random.id());
-        let moment = registration::Moment { wall: self.clock.wall(), random: &*self.random };
-        let founded = registration::found(&self.settings, &json!({}), first, "n1", &moment).expect("a first node");
-        let mut host = Host::new(first, "n1", founded.pod_range, &self.clock);
-        host.start(&self.settings, &self.network, &self.clock, &self.random).await;
+        let first = NodeId(self.world.random.id());
+        let moment = registration::Moment { wall: self.world.clock.wall(), random: &*self.world.random };
+        let founded =
+            registration::found(&self.world.settings, &json!({}), first, "n1", &moment).expect("a first node");
+        let mut host = Host::new(first, "n1", founded.pod_range, &self.world.clock);
+        host.start(&self.world).await;
         host.store().initialize().await.expect("a new store");
-        host.store().propose(self.random.request_id(), founded.txn).await.expect("the first objects");
+        host.store().propose(self.world.random.request_id(), founded.txn).await.expect("the first objects");
         self.hosts.insert("n1".to_owned(), host);
         for index in 2..=count {
             self.join(&format!("n{index}")).await;
@@ -117,7 +123,7 @@ impl Sim {
         let voters = if count < 3 { 1 } else { count - (count + 1) % 2 };
         self.until("all nodes are ready and vote", |sim| {
             let snapshot = sim.snapshot();
-            let ready = snapshot.list(&quorate_proto::kinds::NODES).filter(|stored| stored.object.is_true("Ready")).count();
+            let ready = snapshot.list(&NODES).filter(|stored| stored.object.is_true("Ready")).count();
             let voting = sim.alive().map(|host| host.voters()).min().unwrap_or_default();
             ready == count && voting == voters.min(5)
         })
@@ -132,22 +138,26 @@ impl Sim {
         let key = JOINTOKENS.key(None, TOKEN).expect("a key");
         let store = self.any().store().clone();
         store
-            .propose(self.random.request_id(), Txn::new().put(key, token.to_document()))
+            .propose(self.world.random.request_id(), Txn::new().put(key, token.to_document()))
             .await
             .expect("a token that is stored");
-        self.until("the token is known", |sim| sim.snapshot().find(&JOINTOKENS, None, TOKEN).is_some_and(|token| {
-            token.object.at(&["spec", "usesLeft"]) == Some(&Value::from(1))
-        }))
+        self.until("the token is known", |sim| {
+            sim.snapshot()
+                .find(&JOINTOKENS, None, TOKEN)
+                .is_some_and(|token| token.object.at(&["spec", "usesLeft"]) == Some(&Value::from(1)))
+        })
         .await;
-        let node = NodeId(self.random.id());
-        let candidate = registration::Candidate { node, wanted_name: name, token: TOKEN, request: name, addresses: &[] };
-        let moment = registration::Moment { wall: self.clock.wall(), random: &*self.random };
+        let node = NodeId(self.world.random.id());
+        let candidate =
+            registration::Candidate { node, wanted_name: name, token: TOKEN, request: name, addresses: &[] };
+        let moment = registration::Moment { wall: self.world.clock.wall(), random: &*self.world.random };
         let snapshot = self.snapshot();
-        let place = registration::register(&snapshot, &self.settings, &candidate, &moment).expect("a place");
-        let outcome = store.propose(self.random.request_id(), place.txn).await.expect("a registration that is stored");
+        let place = registration::register(&snapshot, &self.world.settings, &candidate, &moment).expect("a place");
+        let outcome =
+            store.propose(self.world.random.request_id(), place.txn).await.expect("a registration that is stored");
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
-        let mut host = Host::new(node, name, place.pod_range, &self.clock);
-        host.start(&self.settings, &self.network, &self.clock, &self.random).await;
+        let mut host = Host::new(node, name, place.pod_range, &self.world.clock);
+        host.start(&self.world).await;
         self.hosts.insert(name.to_owned(), host);
     }
 
@@ -160,11 +170,13 @@ impl Sim {
     /// If the node ends without an answer.
     pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
         let api = self.any().services().api.clone();
-        match api.handle(Caller::User("sim".to_owned()), request).next().await {
+        let answer = match api.handle(Caller::User("sim".to_owned()), request).next().await {
             Some(Answer::Refused(refusal)) => Err(refusal),
             Some(answer) => Ok(answer),
             None => panic!("no answer"),
-        }
+        };
+        self.acknowledged.note(&answer);
+        answer
     }
 
     /// Applies an object as `quorate apply` would.
@@ -173,50 +185,45 @@ impl Sim {
     /// If it was refused.
     pub async fn apply(&self, object: Value) -> Result<(), Refusal> {
         let object = Object::from_value(object).expect("an object").to_document();
-        let request = Request::Apply { request: self.random.request_id(), object, dry_run: false };
+        let request = Request::Apply { request: self.world.random.request_id(), object, dry_run: false };
         self.ask(request).await.map(drop)
     }
 
     /// A new id for a mutating request.
     #[must_use]
     pub fn request_id(&self) -> quorate_proto::ids::RequestId {
-        self.random.request_id()
+        self.world.random.request_id()
     }
 
     /// Cuts a host off from all others. It goes on by itself.
     pub fn cut(&self, name: &str) {
-        self.network.cut(self.host(name).id());
+        self.world.network.cut(self.host(name).id());
     }
 
     /// Ends what [`Sim::cut`] began.
     pub fn heal(&self, name: &str) {
-        self.network.heal(self.host(name).id());
+        self.world.network.heal(self.host(name).id());
     }
 
     /// Cuts a host's power: daemon and containers are gone, and of its disk what was not synced.
     pub async fn kill(&mut self, name: &str) {
-        let clock = Arc::clone(&self.clock);
         let host = self.hosts.get_mut(name).expect("a host of this name");
-        self.network.remove(host.id());
-        host.kill(&clock).await;
+        self.world.network.remove(host.id());
+        host.kill(&self.world.clock).await;
     }
 
     /// Restarts a host's daemon. Its containers go on.
     pub async fn restart(&mut self, name: &str) {
-        let (settings, network, clock, random) =
-            (self.settings.clone(), Arc::clone(&self.network), Arc::clone(&self.clock), Arc::clone(&self.random));
         let host = self.hosts.get_mut(name).expect("a host of this name");
-        network.remove(host.id());
+        self.world.network.remove(host.id());
         host.stop().await;
-        host.start(&settings, &network, &clock, &random).await;
+        host.start(&self.world).await;
     }
 
     /// Switches a killed host on again.
     pub async fn start(&mut self, name: &str) {
-        let (settings, network, clock, random) =
-            (self.settings.clone(), Arc::clone(&self.network), Arc::clone(&self.clock), Arc::clone(&self.random));
         let host = self.hosts.get_mut(name).expect("a host of this name");
-        host.start(&settings, &network, &clock, &random).await;
+        host.start(&self.world).await;
     }
 
     /// The name of the node that leads, as the majority sees it.
@@ -226,7 +233,10 @@ impl Sim {
         Some(leading.name().to_owned())
     }
 
-    /// How many containers were started on all hosts that are on.
+    /// The host of a name.
+    ///
+    /// # Panics
+    /// If there is none.
     #[must_use]
     pub fn host(&self, name: &str) -> &Host {
         self.hosts.get(name).expect("a host of this name")
@@ -237,23 +247,89 @@ impl Sim {
         tokio::time::sleep(time).await;
     }
 
-    /// Lets time pass until nothing changes any more.
+    /// Lets time pass until nothing changes any more. Then what was acknowledged must be so, and what is said to run must run.
     ///
     /// # Panics
-    /// If the cluster does not settle.
+    /// If the cluster does not settle, or something is wrong then or was before.
     pub async fn settle(&self) {
         let calm = async {
-            let mut revision = None;
+            let mut before = None;
             loop {
-                let now = self.leader().map(|leader| self.host(&leader).snapshot().revision());
-                if now.is_some() && now == revision {
+                let now = self.agreed();
+                if now.is_some() && now == before {
                     return;
                 }
-                revision = now;
+                before = now;
                 tokio::time::sleep(CALM).await;
             }
         };
-        assert!(timeout(PATIENCE, calm).await.is_ok(), "the cluster does not settle:\n{}", self.describe());
+        assert!(timeout(PATIENCE, calm).await.is_ok(), "the cluster does not settle:\n{}", self.account());
+        let mut wrong = self.acknowledged.broken(&self.snapshot());
+        wrong.extend(self.untrue().await);
+        wrong.extend(self.wrong());
+        assert!(wrong.is_empty(), "what must hold does not:\n{}", wrong.join("\n"));
+    }
+
+    /// The revision that all hosts have, if somebody leads, and all that are on and not cut off are well and have no pod left to end.
+    fn agreed(&self) -> Option<Revision> {
+        let leader = self.host(&self.leader()?).snapshot();
+        let well = |host: &Host| match leader.find(&NODES, None, host.name()) {
+            Some(node) => node.object.is_true("Ready") && host.snapshot().revision() == leader.revision(),
+            None => true,
+        };
+        let ending = |host: &Host| {
+            let leaving = |pod: &Object| {
+                pod.deletion_timestamp().is_some() && pod.text(&["spec", "nodeName"]) == Some(host.name())
+            };
+            leader.list(&PODS).any(|pod| leaving(&pod.object))
+        };
+        self.reachable().all(|host| well(host) && !ending(host)).then(|| leader.revision())
+    }
+
+    /// What was wrong so far: see [`Checker`].
+    #[must_use]
+    pub fn wrong(&self) -> Vec<String> {
+        self.world.checker.wrong()
+    }
+
+    /// A number that two runs have in common if all that happened in them is the same, and at the same times.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.world.checker.digest()
+    }
+
+    /// From now on so many pods of a deployment must be ready at every revision.
+    pub fn never_below(&self, deployment: &str, ready: usize) {
+        self.world.checker.never_below(deployment, ready);
+    }
+
+    /// Sets what containers of an image do from their next start on, wherever they run, and whether those that run are well.
+    pub fn behave(&mut self, image: &str, behaviour: &Behaviour) {
+        self.hosts.values_mut().for_each(|host| host.behave(image, behaviour));
+    }
+
+    /// The names of all hosts.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.hosts.keys().cloned().collect()
+    }
+
+    /// Pods that are said to be ready and do not run, and containers that run and are nobody's, on hosts that are heard.
+    async fn untrue(&self) -> Vec<String> {
+        let snapshot = self.snapshot();
+        let mut untrue = Vec::new();
+        for host in self.reachable().filter(|host| snapshot.find(&NODES, None, host.name()).is_some()) {
+            let bound = snapshot.list(&PODS).filter(|pod| pod.object.text(&["spec", "nodeName"]) == Some(host.name()));
+            let mut bound: BTreeMap<_, _> = bound.map(|pod| (pod.object.uid(), pod)).collect();
+            for container in host.containers().await {
+                if bound.remove(container.pod.uid.as_str()).is_none() {
+                    untrue.push(format!("{} runs {}, which is bound to no pod of it", host.name(), container.pod.name));
+                }
+            }
+            let idle = bound.into_values().filter(|pod| pod.object.is_true("Ready"));
+            untrue.extend(idle.map(|pod| format!("{} is said to be ready and does not run", pod.object.name())));
+        }
+        untrue
     }
 
     /// Lets time pass until something is so.
@@ -266,7 +342,7 @@ impl Sim {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        assert!(timeout(PATIENCE, wait).await.is_ok(), "it never came to be that {what}:\n{}", self.describe());
+        assert!(timeout(PATIENCE, wait).await.is_ok(), "it never came to be that {what}:\n{}", self.account());
     }
 
     /// The newest state, as the leader or else the most advanced node that is on has it.
@@ -282,10 +358,36 @@ impl Sim {
         show::pods(&snapshot, &mut self.indexes)
     }
 
+    /// The containers that really run, whatever the cluster believes.
+    pub async fn containers(&mut self) -> String {
+        let mut containers = Vec::new();
+        for host in self.alive() {
+            containers.extend(host.containers().await);
+        }
+        show::containers(containers, &self.indexes)
+    }
+
+    /// All services with the pods that get their connections.
+    #[must_use]
+    pub fn services(&self) -> String {
+        show::services(&self.snapshot(), &self.indexes)
+    }
+
     /// All nodes, and how they are.
     #[must_use]
     pub fn describe(&self) -> String {
         show::nodes(&self.snapshot())
+    }
+
+    /// All nodes, and what each host that is on has of the agreed state: for whoever wonders why something is not so.
+    fn account(&self) -> String {
+        let mut text = self.describe();
+        for host in self.alive() {
+            let (leading, voters) = (host.store().status().borrow().leading, host.voters());
+            let revision = host.snapshot().revision();
+            _ = writeln!(text, "{} at revision {revision}, sees {voters} voters, leads: {leading}", host.name());
+        }
+        text
     }
 
     fn alive(&self) -> impl Iterator<Item = &Host> {
@@ -293,7 +395,7 @@ impl Sim {
     }
 
     fn reachable(&self) -> impl Iterator<Item = &Host> {
-        self.alive().filter(|host| !self.network.is_cut(host.id()))
+        self.alive().filter(|host| !self.world.network.is_cut(host.id()))
     }
 
     fn any(&self) -> &Host {

@@ -1,24 +1,26 @@
 //! A simulated host: a disk in memory, simulated containers, and a node's daemon that can be stopped, killed and started.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::Ipv4Net;
-use quorate_agent::runtime::simulated::{Config as RuntimeConfig, Simulated};
+use quorate_agent::runtime::{
+    Container, Role, Runtime as _, State,
+    simulated::{Behaviour, Config as RuntimeConfig, Simulated},
+};
 use quorate_mesh::ClusterKey;
 use quorate_node::{
     node::{Node, Own, Parts},
     raft_network::RaftNetwork,
     secrets::Vault,
     serve::Services,
-    settings::ClusterSettings,
 };
 use quorate_proto::{ids::NodeId, snapshot::Snapshot, world::Random as _};
 use quorate_raft::{Config, Memory, Storage, Store, Timing};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    network::{Network, SimLinks},
-    world::{SimClock, SimRandom},
+    network::SimLinks,
+    world::{SimClock, SimRandom, World},
 };
 
 /// Cores of a simulated host.
@@ -33,6 +35,7 @@ pub struct Host {
     pod_range: Ipv4Net,
     disk: Memory,
     runtime: Arc<Simulated>,
+    behaviours: BTreeMap<String, Behaviour>,
     incarnation: u64,
     running: Option<Running>,
 }
@@ -53,6 +56,7 @@ impl Host {
             pod_range,
             disk: Memory::new(),
             runtime: runtime(name, pod_range, clock),
+            behaviours: BTreeMap::new(),
             incarnation: 0,
             running: None,
         }
@@ -74,6 +78,15 @@ impl Host {
     #[must_use]
     pub fn runtime(&self) -> &Arc<Simulated> {
         &self.runtime
+    }
+
+    /// The containers that run on it, without those that only hold a pod's network.
+    pub(super) async fn containers(&self) -> Vec<Container> {
+        let mut containers = self.runtime.list().await.expect("a runtime that answers");
+        containers.retain(|container| {
+            matches!((&container.role, &container.state), (Role::Container { .. }, State::Running { .. }))
+        });
+        containers
     }
 
     /// Whether its daemon runs.
@@ -122,22 +135,19 @@ impl Host {
         self.running.as_ref().expect("a host that is on")
     }
 
-    pub(super) async fn start(
-        &mut self,
-        settings: &ClusterSettings,
-        network: &Arc<Network>,
-        clock: &Arc<SimClock>,
-        random: &Arc<SimRandom>,
-    ) {
+    /// Sets what containers of an image do from their next start on, and whether those that run are well.
+    pub(super) fn behave(&mut self, image: &str, behaviour: &Behaviour) {
+        self.runtime.behave(image, behaviour.clone());
+        self.behaviours.insert(image.to_owned(), behaviour.clone());
+    }
+
+    pub(super) async fn start(&mut self, world: &World) {
+        let World { settings, network, clock, random, checker } = world;
         self.incarnation += 1;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let chance: Arc<SimRandom> = Arc::new(SimRandom::new(random.number()));
-        let links = Arc::new(SimLinks {
-            own: self.id,
-            network: Arc::clone(network),
-            tasks: tasks.clone(),
-            off: stop.clone(),
-        });
+        let links =
+            Arc::new(SimLinks { own: self.id, network: Arc::clone(network), tasks: tasks.clone(), off: stop.clone() });
         let store = Store::open(
             Config::new(settings.cluster_id, self.id, Timing::SIMULATED),
             Storage::Memory(self.disk.clone()),
@@ -169,6 +179,7 @@ impl Host {
             random: chance,
         };
         let node = Node::start(parts, &tasks, &stop).expect("a node that starts");
+        tasks.spawn(Arc::clone(checker).watch(self.name.clone(), node.snapshots.clone()));
         network.attach(self.id, node.services.clone(), tasks.clone(), stop.clone());
         self.running = Some(Running { node, store, tasks, stop });
     }
@@ -189,6 +200,9 @@ impl Host {
         self.stop().await;
         self.disk = survives;
         self.runtime = runtime(&self.name, self.pod_range, clock);
+        for (image, behaviour) in &self.behaviours {
+            self.runtime.behave(image, behaviour.clone());
+        }
     }
 }
 

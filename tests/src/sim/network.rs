@@ -1,7 +1,7 @@
 //! The simulated network: streams between hosts, with latency, that can be cut.
 //!
-//! A cut loses nothing at once: what is under way waits, as packets are sent again, and a stream breaks after five seconds of it, as a
-//! QUIC connection does. New streams to a host that is cut off cannot be opened.
+//! A cut loses nothing at once: what is under way waits, as packets are sent again, and all streams break after five seconds of it, both
+//! ways and at both ends, as those of a QUIC connection do. New streams to a host that is cut off cannot be opened.
 //!
 //! Invariant: the bytes of a stream arrive whole and in order, or the stream ends.
 
@@ -25,15 +25,18 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::check::Checker;
+
 /// How much of a stream is under way at most.
 const WINDOW: usize = 64 << 10;
-/// How long a stream survives a cut.
+/// How long streams survive a cut.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// All hosts and what is between them.
 pub(super) struct Network {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    checker: Arc<Checker>,
 }
 
 struct State {
@@ -51,10 +54,9 @@ struct Attached {
 }
 
 impl Network {
-    pub(super) fn new(seed: u64) -> Self {
-        let state =
-            State { hosts: BTreeMap::new(), cut: BTreeSet::new(), random: StdRng::seed_from_u64(seed) };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
+    pub(super) fn new(seed: u64, checker: &Arc<Checker>) -> Self {
+        let state = State { hosts: BTreeMap::new(), cut: BTreeSet::new(), random: StdRng::seed_from_u64(seed) };
+        Self { state: Mutex::new(state), changed: watch::Sender::new(0), checker: Arc::clone(checker) }
     }
 
     pub(super) fn attach(&self, node: NodeId, services: Services, tasks: TaskTracker, off: CancellationToken) {
@@ -101,31 +103,42 @@ impl Network {
         Duration::from_micros(self.state().random.random_range(500..2000))
     }
 
-    /// Carries bytes one way until either side ends it, a host goes off, or a cut lasts too long.
+    /// Carries bytes one way until either side ends it.
     async fn carry(
-        self: Arc<Self>,
+        &self,
         (from, to): (NodeId, NodeId),
         mut reader: impl AsyncRead + Unpin,
         mut writer: impl AsyncWrite + Unpin,
     ) {
-        let mut changed = self.changed.subscribe();
         let mut buffer = vec![0; WINDOW];
-        while let Ok(read @ 1..) = reader.read(&mut buffer).await {
+        loop {
+            let read = reader.read(&mut buffer).await.unwrap_or_default();
+            self.checker.trace("carry");
             sleep(self.latency()).await;
-            let restored = async {
-                while !self.reaches(from, to) {
-                    if changed.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            if timeout(IDLE, restored).await.is_err() || writer.write_all(&buffer[..read]).await.is_err() {
+            self.until_reachable(from, to, true).await;
+            let carried = if read == 0 { writer.shutdown().await } else { writer.write_all(&buffer[..read]).await };
+            if read == 0 || carried.is_err() {
                 return;
             }
         }
-        // What a caller would learn from an end it could not have been told of is that the stream broke.
-        if self.reaches(from, to) && writer.shutdown().await.is_err() {
-            return;
+    }
+
+    /// Waits until a connection between two hosts is lost: both ends then find their streams broken, whether they used them or not.
+    async fn lost(&self, from: NodeId, to: NodeId) {
+        loop {
+            self.until_reachable(from, to, false).await;
+            if timeout(IDLE, self.until_reachable(from, to, true)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn until_reachable(&self, from: NodeId, to: NodeId, wanted: bool) {
+        let mut changed = self.changed.subscribe();
+        while self.reaches(from, to) != wanted {
+            if changed.changed().await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -142,6 +155,7 @@ pub(super) struct SimLinks {
 impl Links for SimLinks {
     async fn open(&self, to: NodeId, lane: Lane) -> Result<(Writer, Reader), LinkError> {
         let (network, own) = (&self.network, self.own);
+        network.checker.trace("open");
         sleep(network.latency()).await;
         let unreachable = |because: &str| LinkError::Unreachable { to, because: because.to_owned() };
         if !network.reaches(own, to) {
@@ -152,11 +166,17 @@ impl Links for SimLinks {
         let (far, far_near) = tokio::io::duplex(WINDOW);
         let (near_reader, near_writer) = tokio::io::split(near_far);
         let (far_reader, far_writer) = tokio::io::split(far_near);
-        for (pair, reader, writer) in [((own, to), near_reader, far_writer), ((to, own), far_reader, near_writer)] {
-            let carried = Arc::clone(network).carry(pair, reader, writer);
-            let (ours, theirs) = (self.off.clone(), host.off.clone());
-            self.tasks.spawn(async move { ours.run_until_cancelled(theirs.run_until_cancelled(carried)).await });
-        }
+        let (ours, theirs, connection) = (self.off.clone(), host.off.clone(), Arc::clone(network));
+        self.tasks.spawn(async move {
+            let there = connection.carry((own, to), near_reader, far_writer);
+            let back = connection.carry((to, own), far_reader, near_writer);
+            tokio::select! {
+                _ = async { tokio::join!(there, back) } => {}
+                () = connection.lost(own, to) => {}
+                () = ours.cancelled() => {}
+                () = theirs.cancelled() => {}
+            }
+        });
         let (far_reader, far_writer) = tokio::io::split(far);
         let (services, off) = (host.services.clone(), host.off.clone());
         host.tasks.spawn(async move {

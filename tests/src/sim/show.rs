@@ -2,9 +2,14 @@
 //!
 //! Invariant: a pod keeps its line: its index is given when it is first shown, in the order of creation.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
+use quorate_agent::runtime::Container;
 use quorate_proto::{
+    endpoints,
     kinds::{DEPLOYMENTS, NODES, PODS, REPLICASETS},
     object::Object,
     snapshot::Snapshot,
@@ -31,11 +36,54 @@ pub(super) fn pods(snapshot: &Snapshot, indexes: &mut Indexes) -> String {
             (owner, *last)
         });
         let node = pod.text(&["spec", "nodeName"]).unwrap_or("-").to_owned();
-        rows.insert(index.clone(), (node, status(pod)));
+        let shown = format!("{}/{}", index.0, index.1);
+        rows.insert(index.clone(), (node, status(pod).replace(pod.name(), &shown).replace(pod.uid(), "…")));
     }
+    let rows = rows.into_iter().map(|((owner, index), (node, status))| [format!("{owner}/{index}"), node, status]);
+    aligned(&rows.collect::<Vec<_>>())
+}
+
+/// Rows with their columns below each other.
+fn aligned(rows: &[[String; 3]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let (first, second) = (width(0).max(6), width(1).max(2));
+    rows.iter().map(|[one, two, three]| format!("{one:<first$}  {two:<second$}  {three}\n")).collect()
+}
+
+impl Indexes {
+    /// A pod as it is shown, if it was shown before.
+    fn of(&self, uid: &str) -> Option<String> {
+        self.by_uid.get(uid).map(|(owner, index)| format!("{owner}/{index}"))
+    }
+}
+
+/// Containers by node and pod, each with the number it got on its node when it was made.
+pub(super) fn containers(containers: Vec<Container>, indexes: &Indexes) -> String {
+    let mut rows = BTreeSet::new();
+    for container in containers {
+        let pod = indexes.of(&container.pod.uid).unwrap_or(container.pod.name);
+        let what = format!("runs as container {}", container.id.trim_start_matches('0'));
+        rows.insert([pod, container.node, what]);
+    }
+    aligned(&rows.into_iter().collect::<Vec<_>>())
+}
+
+/// Services with the pods that get their connections.
+pub(super) fn services(snapshot: &Snapshot, indexes: &Indexes) -> String {
     let mut text = String::new();
-    for ((owner, index), (node, status)) in rows {
-        _ = writeln!(text, "{:<8}{node:<4}{status}", format!("{owner}/{index}"));
+    for service in endpoints::derive(snapshot) {
+        let ready = service.pods.iter().filter(|endpoint| endpoint.ready);
+        let pods: BTreeSet<String> = ready
+            .filter_map(|endpoint| snapshot.find(&PODS, Some(&service.namespace), &endpoint.pod))
+            .filter_map(|pod| indexes.of(pod.object.uid()))
+            .collect();
+        let pods: Vec<String> = pods.into_iter().collect();
+        _ = writeln!(
+            text,
+            "service {} → {}",
+            service.name,
+            if pods.is_empty() { "nobody".to_owned() } else { pods.join(" ") }
+        );
     }
     text
 }
@@ -59,14 +107,16 @@ fn status(pod: &Object) -> String {
     if pod.is_true("Ready") {
         return "Ready".to_owned();
     }
-    let containers = pod.at(&["status", "containerStatuses"]).and_then(Value::as_array).into_iter().flatten();
-    let waiting = containers.filter_map(|status| status.get("state")?.get("waiting"));
-    for reason in waiting {
-        let text = |field: &str| reason.get(field).and_then(Value::as_str).unwrap_or_default();
+    let mut containers = pod.at(&["status", "containerStatuses"]).and_then(Value::as_array).into_iter().flatten();
+    if let Some(waiting) = containers.find_map(|status| status.get("state")?.get("waiting")) {
+        let text = |field: &str| waiting.get(field).and_then(Value::as_str).unwrap_or_default();
         return match text("message") {
             "" => text("reason").to_owned(),
             message => format!("{}: {message}", text("reason")),
         };
+    }
+    if phase == "Running" {
+        return "Running, not ready".to_owned();
     }
     let scheduled = pod.condition("PodScheduled").filter(|condition| condition["status"] == "False");
     match scheduled.and_then(|condition| condition["message"].as_str()) {

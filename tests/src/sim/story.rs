@@ -13,82 +13,126 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use quorate_proto::request::{Reference, Request};
+use quorate_agent::runtime::simulated::Behaviour;
+use quorate_proto::{
+    request::{Reference, Request},
+    txn::Document,
+};
 use serde_json::{Value, json};
 
-use super::Sim;
+use super::{Sim, manifest};
 
 /// What separates commands from what they lead to.
 const LINE: &str = "----";
 
 /// Runs a story and returns it as it came out.
+///
+/// # Panics
+/// If the story holds a word that means nothing, or what must always hold does not.
 pub async fn play(text: &str, mut sim: Sim) -> String {
     let mut told = String::new();
+    let mut it = String::new();
     for (index, part) in text.split("\n\n").enumerate() {
         let (commands, _) = part.split_once(LINE).unwrap_or((part, ""));
         if index > 0 {
             told.push('\n');
         }
         let mut said = String::new();
+        let mut shown = String::new();
         for line in commands.lines() {
             _ = writeln!(told, "{line}");
             let command = line.split('#').next().unwrap_or_default().trim();
-            if !command.is_empty()
-                && let Err(refusal) = obey(&mut sim, command).await
-            {
+            if command.is_empty() {
+                continue;
+            }
+            if let Some(what) = command.strip_prefix("show ") {
+                // Pods get their indexes first.
+                _ = sim.pods();
+                shown.push_str(&show(&mut sim, what).await);
+            } else if let Err(refusal) = obey(&mut sim, command, &mut it).await {
                 said.push_str(&refusal);
             }
         }
         if part.contains(LINE) {
-            _ = writeln!(told, "{LINE}\n{said}{}", sim.pods().trim_end());
+            _ = writeln!(told, "{LINE}\n{}", format!("{said}{}{shown}", sim.pods()).trim_end());
         }
     }
+    let wrong = sim.wrong();
+    assert!(wrong.is_empty(), "what must always hold did not:\n{}", wrong.join("\n"));
     told
 }
 
-async fn obey(sim: &mut Sim, command: &str) -> Result<(), String> {
+async fn show(sim: &mut Sim, what: &str) -> String {
+    match what {
+        "nodes" => sim.describe(),
+        "containers" => sim.containers().await,
+        "services" => sim.services(),
+        _ => panic!("a story cannot show `{what}`"),
+    }
+}
+
+async fn obey(sim: &mut Sim, command: &str, it: &mut String) -> Result<(), String> {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let shown = |refusal: quorate_proto::refusal::Refusal| format!("{refusal}\n");
+    let request = sim.request_id();
     match words.as_slice() {
         ["nodes", count] => sim.nodes(number(count)).await,
-        ["apply", name, settings @ ..] => sim.apply(deployment(name, settings)).await.map_err(shown)?,
-        ["configmap", name, settings @ ..] => sim.apply(config_map(name, settings)).await.map_err(shown)?,
+        ["apply", name, settings @ ..] => apply(sim, manifest::deployment(name, settings)).await?,
+        ["configmap", name, settings @ ..] => apply(sim, manifest::config_map(name, settings)).await?,
+        ["service", name] => apply(sim, manifest::service(name)).await?,
         ["scale", name, count] => {
             let replicas = u32::try_from(number(count)).unwrap_or(u32::MAX);
-            let request = Request::Scale { request: sim.request_id(), object: reference("deployment", name), replicas };
-            sim.ask(request).await.map(drop).map_err(shown)?;
+            ask(sim, Request::Scale { request, object: reference("deployment", name), replicas }).await?;
         }
         ["delete", kind, name] => {
-            let request =
-                Request::Delete { request: sim.request_id(), object: reference(kind, name), grace_seconds: None };
-            sim.ask(request).await.map(drop).map_err(shown)?;
+            ask(sim, Request::Delete { request, object: reference(kind, name), grace_seconds: None }).await?;
         }
-        ["cordon", name] => {
-            let patch = quorate_proto::txn::Document(json!({"spec": {"unschedulable": true}}).to_string().into());
-            let object = Reference { kind: "node".to_owned(), namespace: None, name: (*name).to_owned() };
-            let request = Request::Patch { request: sim.request_id(), object, patch, dry_run: false };
-            sim.ask(request).await.map(drop).map_err(shown)?;
+        [word @ ("cordon" | "uncordon"), name] => {
+            let patch = Document(json!({"spec": {"unschedulable": *word == "cordon"}}).to_string().into());
+            ask(sim, Request::Patch { request, object: reference("node", name), patch, dry_run: false }).await?;
         }
-        ["cut", name] => sim.cut(&who(sim, name)),
-        ["heal", name] => sim.heal(&who(sim, name)),
-        ["kill", name] => sim.kill(&who(sim, name)).await,
-        ["restart", name] => sim.restart(&who(sim, name)).await,
-        ["start", name] => sim.start(&who(sim, name)).await,
+        ["behave", image, settings @ ..] => sim.behave(image, &behaviour(settings)),
+        ["never", name, "below", count] => sim.never_below(name, number(count)),
         ["run", time] => sim.pass(seconds(time)).await,
         ["settle"] => sim.settle().await,
+        [word, "all"] => {
+            for name in sim.names() {
+                strike(sim, word, &name).await;
+            }
+        }
+        [word, name] => {
+            match *name {
+                "leader" => *it = sim.leader().expect("a leader"),
+                "it" => {}
+                name => name.clone_into(it),
+            }
+            strike(sim, word, it).await;
+        }
         _ => panic!("a story knows no `{command}`"),
     }
     Ok(())
 }
 
-fn who(sim: &Sim, name: &str) -> String {
-    match name {
-        "leader" => sim.leader().expect("a leader"),
-        name => name.to_owned(),
+/// Does something to a host.
+async fn strike(sim: &mut Sim, word: &str, name: &str) {
+    match word {
+        "cut" => sim.cut(name),
+        "heal" => sim.heal(name),
+        "kill" => sim.kill(name).await,
+        "restart" => sim.restart(name).await,
+        "start" => sim.start(name).await,
+        _ => panic!("a story knows no `{word}`"),
     }
 }
 
-fn number(text: &str) -> usize {
+async fn apply(sim: &Sim, object: Value) -> Result<(), String> {
+    sim.apply(object).await.map_err(|refusal| format!("{refusal}\n"))
+}
+
+async fn ask(sim: &Sim, request: Request) -> Result<(), String> {
+    sim.ask(request).await.map(drop).map_err(|refusal| format!("{refusal}\n"))
+}
+
+pub(super) fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("`{text}` is no number"))
 }
 
@@ -98,39 +142,57 @@ fn seconds(text: &str) -> Duration {
 }
 
 fn reference(kind: &str, name: &str) -> Reference {
-    Reference { kind: kind.to_owned(), namespace: Some("default".to_owned()), name: name.to_owned() }
+    let namespace = (kind != "node").then(|| "default".to_owned());
+    Reference { kind: kind.to_owned(), namespace, name: name.to_owned() }
 }
 
-fn deployment(name: &str, settings: &[&str]) -> Value {
-    let mut container = json!({"name": "app", "image": "app:1"});
-    let mut pod = json!({});
-    let mut replicas = 1;
+/// What containers do: `exits=1 after=2s`, `unwell=no_database`, `start=5s`, `stop=60s`.
+fn behaviour(settings: &[&str]) -> Behaviour {
+    let mut behaviour = Behaviour::default();
+    let (mut code, mut after) = (None, Duration::ZERO);
     for setting in settings {
         match setting.split_once('=') {
-            Some(("replicas", count)) => replicas = number(count),
-            Some(("cpu" | "memory", amount)) => {
-                let resource = setting.split('=').next().unwrap_or_default();
-                container["resources"]["requests"][resource] = amount.into();
-            }
-            Some(("image", image)) => container["image"] = image.into(),
-            Some(("on", value)) => pod["nodeSelector"] = json!({"kubernetes.io/hostname": value}),
-            Some(("config", map)) => container["envFrom"] = json!([{"configMapRef": {"name": map}}]),
-            _ => panic!("a deployment in a story knows no `{setting}`"),
+            Some(("exits", number)) => code = Some(number.parse().expect("an exit code")),
+            Some(("after", time)) => after = seconds(time),
+            Some(("unwell", why)) => behaviour.unwell = Some(why.replace('_', " ")),
+            Some(("start", time)) => behaviour.start = seconds(time),
+            Some(("stop", time)) => behaviour.stop = seconds(time),
+            _ => panic!("containers in a story know no `{setting}`"),
         }
     }
-    pod["containers"] = json!([container]);
-    let labels = json!({"app": name});
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
-    })
+    behaviour.exits = code.map(|code| (after, code));
+    behaviour
 }
 
-fn config_map(name: &str, settings: &[&str]) -> Value {
-    let data: serde_json::Map<String, Value> = settings
-        .iter()
-        .filter_map(|setting| setting.split_once('='))
-        .map(|(field, value)| (field.to_owned(), value.into()))
-        .collect();
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data})
+/// What a story leads to wherever it settles, without what chance may decide: on which nodes pods are, and their numbers.
+#[must_use]
+pub fn settled(told: &str) -> String {
+    let parts = told.split("\n\n").filter_map(|part| part.split_once(LINE));
+    let settled = parts.filter(|(commands, _)| {
+        let mut commands = commands.lines().map(str::trim);
+        commands.rfind(|line| !line.is_empty() && !line.starts_with("show ")) == Some("settle")
+    });
+    let mut text = String::new();
+    for (commands, pictures) in settled {
+        let mut lines: Vec<String> = pictures.lines().map(placeless).collect();
+        lines.sort();
+        _ = writeln!(text, "{}\n{LINE}\n{}", commands.trim(), lines.join("\n"));
+    }
+    text
+}
+
+/// A line without the numbers of nodes, pods and containers.
+fn placeless(line: &str) -> String {
+    let numbered =
+        |word: &str| word.len() > 1 && word.starts_with('n') && word[1..].chars().all(|digit| digit.is_ascii_digit());
+    let words = line.split_whitespace().map(|word| match word.rsplit_once('/') {
+        Some((owner, index)) if index.chars().all(|digit| digit.is_ascii_digit()) => format!("{owner}/…"),
+        _ if numbered(word) => "n…".to_owned(),
+        _ => word.to_owned(),
+    });
+    let words: Vec<String> = words.collect();
+    match words.iter().position(|word| word == "container") {
+        Some(at) if words.contains(&"runs".to_owned()) => words[..=at].join(" "),
+        _ => words.join(" "),
+    }
 }

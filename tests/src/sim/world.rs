@@ -1,12 +1,24 @@
-//! Virtual time and seeded chance.
+//! Virtual time, seeded chance, and what else all hosts share.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use quorate_node::settings::ClusterSettings;
 use quorate_proto::world::{Clock, Instant, Random, Timestamp};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::{check::Checker, network::Network};
+
+/// What all hosts share.
+pub(super) struct World {
+    pub(super) settings: ClusterSettings,
+    pub(super) network: Arc<Network>,
+    pub(super) clock: Arc<SimClock>,
+    pub(super) random: Arc<SimRandom>,
+    pub(super) checker: Arc<Checker>,
+}
 
 /// When simulated time begins: 2027-01-15T08:00:00Z.
 const BEGINNING: i64 = 1_800_000_000;
