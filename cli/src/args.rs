@@ -4,6 +4,9 @@
 //!
 //! Invariant: nothing here acts; what was typed is turned into values, and what makes no sense is refused with exit code 2.
 
+mod dev;
+mod values;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -12,6 +15,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
+
+pub(crate) use self::dev::{Dev, DevInit, DevUp, DevWhich};
+use self::values::{duration, endpoint};
 
 /// Where service addresses come from, if nothing is said.
 pub(crate) const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16);
@@ -37,7 +43,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", env = "QUORATE_CONTEXT", hide_env = true)]
     pub(crate) context: Option<String>,
     /// Ask this node, HOST:PORT or unix:///SOCKET, instead of those the context names; may be repeated
-    #[arg(long, global = true, value_name = "NODE")]
+    #[arg(long, global = true, value_name = "NODE", value_parser = endpoint)]
     pub(crate) endpoint: Vec<String>,
     /// The namespace
     #[arg(short, long, global = true, value_name = "NAME")]
@@ -66,8 +72,12 @@ pub(crate) enum Verb {
     Delete(Delete),
     /// Set how many replicas there are to be
     Scale(Scale),
-    /// Print what a pod wrote
+    /// Print what pods wrote
     Logs(Logs),
+    /// Keep new pods off nodes
+    Cordon(NodeNames),
+    /// Let new pods on nodes again
+    Uncordon(NodeNames),
     /// Show what happened
     Events(Events),
     /// Show the nodes
@@ -249,28 +259,47 @@ pub(crate) struct Scale {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct NodeNames {
+    /// Their names
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// A pod: NAME or pod/NAME; or KIND/NAME of what has pods
-    #[arg(value_name = "POD")]
-    pub(crate) pod: String,
-    /// The container; needed if the pod has several
-    #[arg(short, long, value_name = "NAME")]
+    /// A pod, by NAME or pod/NAME; or one pod of what has several: deploy/NAME, rs/NAME, svc/NAME
+    #[arg(value_name = "POD", required_unless_present = "selector", conflicts_with = "selector")]
+    pub(crate) pod: Option<String>,
+    /// All pods with these labels: app=web,tier!=db
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+    /// The container; needed if a pod has several
+    #[arg(short, long, value_name = "NAME", conflicts_with = "all_containers")]
     pub(crate) container: Option<String>,
+    /// All containers
+    #[arg(long)]
+    pub(crate) all_containers: bool,
+    /// Each line with its pod and container
+    #[arg(long)]
+    pub(crate) prefix: bool,
     /// Go on until the container ends
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// The container before its last restart
     #[arg(short, long)]
     pub(crate) previous: bool,
-    /// Only the last lines
-    #[arg(long, value_name = "LINES")]
-    pub(crate) tail: Option<u32>,
+    /// Only the last lines of each; -1 for all [default: -1, or 10 with -l]
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
+    pub(crate) tail: Option<i64>,
     /// Only what was written in the last: 30s, 5m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) since: Option<Duration>,
     /// Each line with its time
     #[arg(long)]
     pub(crate) timestamps: bool,
+    /// How many containers may be followed at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    pub(crate) max_log_requests: usize,
 }
 
 #[derive(Debug, Args)]
@@ -307,98 +336,6 @@ pub(crate) enum Context {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Dev {
-    /// Make the cluster, or what is missing of it
-    Up(DevUp),
-    /// Remove all of it
-    Down(DevWhich),
-    /// Show hosts, processes, addresses, leader, memory
-    Status(DevWhich),
-    /// Load image archives (docker save) into every host's Docker Engine
-    Load {
-        /// The archives
-        #[arg(required = true, value_name = "ARCHIVE")]
-        archives: Vec<PathBuf>,
-    },
-    /// Cut a host's power: daemon, Docker Engine and containers end at once
-    Kill {
-        #[command(flatten)]
-        which: DevWhich,
-        /// The host: n1, n2 ...
-        host: String,
-    },
-    /// Switch a host on again
-    Start {
-        #[command(flatten)]
-        which: DevWhich,
-        /// The host: n1, n2 ...
-        host: String,
-    },
-    /// Run a command on a host
-    Exec {
-        /// The host: n1, n2 ...
-        host: String,
-        /// The command and its arguments
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DevUp {
-    /// How many hosts [default: 3, or as many as there are]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=50))]
-    pub(crate) nodes: Option<u8>,
-    #[command(flatten)]
-    pub(crate) which: DevWhich,
-    /// The hosts' network, a /24 no route of this machine leads to
-    #[arg(long, value_name = "CIDR", default_value = "10.99.0.0/24", conflicts_with = "simulated")]
-    pub(crate) range: Ipv4Net,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DevWhich {
-    /// The one on loopback with simulated pods, without root and Docker Engine
-    #[arg(long)]
-    pub(crate) simulated: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DevInit {
-    /// The host's name
-    pub(crate) host: String,
-}
-
-/// The largest duration: more is a mistake.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
-/// Reads `500ms`, `30s`, `5m`, `2h`, `7d`, or several of them in a row.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: write 500ms, 30s, 5m, 1h30m or 7d");
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
-        let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit_length = match &rest[digits..digits + unit] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            "d" => Duration::from_secs(24 * 3600),
-            _ => return Err(wrong()),
-        };
-        let part = unit_length.checked_mul(number).ok_or_else(wrong)?;
-        total = total
-            .checked_add(part)
-            .filter(|total| *total <= LONGEST)
-            .ok_or_else(|| format!("`{text}` is longer than the limit of 366d"))?;
-        rest = &rest[digits + unit..];
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -408,18 +345,6 @@ mod tests {
     #[test]
     fn the_command_line_makes_sense() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_read_and_nonsense_is_named() {
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for wrong in ["", "5", "s", "5y", "-5s", "5 s", "99999999999s", "5sé"] {
-            let said = duration(wrong).unwrap_err();
-            assert_eq!(said, format!("`{wrong}` is no duration: write 500ms, 30s, 5m, 1h30m or 7d"));
-        }
-        assert_eq!(duration("9999d"), Err("`9999d` is longer than the limit of 366d".to_owned()));
     }
 
     #[test]

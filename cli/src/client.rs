@@ -58,8 +58,8 @@ impl Client {
     /// # Errors
     /// The refusal, or `Unavailable` if nobody answered in time.
     pub(crate) async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
-        let mut answers = self.ask_for_all(request.clone()).await?;
-        if answers.is_empty() { Err(unexpected(&request, "nothing")) } else { Ok(answers.swap_remove(0)) }
+        let answers = self.ask_for_all(request.clone()).await?;
+        answers.into_iter().next().ok_or_else(|| unexpected(&request, &Answer::End))
     }
 
     /// Asks for something that is answered in several parts, up to `End`, which is left out.
@@ -140,24 +140,35 @@ async fn whole(request: &Request, mut stream: Answers) -> Result<Vec<Answer>, Re
 }
 
 /// A node answered something that is no answer to the question: one of the two is another version.
-pub(crate) fn unexpected(request: &Request, answer: &str) -> Refusal {
-    let asked = format!("{request:?}");
-    let asked = asked.split([' ', '(', '{']).next().unwrap_or_default();
-    Refusal::new(Reason::Internal, "the answer was not understood", format!("a node answered {answer} to {asked}"))
+pub(crate) fn unexpected(request: &Request, answer: &Answer) -> Refusal {
+    // Only what they are: what is in them may be long, or secret.
+    let name = |text: String| text.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
+    let because = format!("a node answered {} to {}", name(format!("{answer:?}")), name(format!("{request:?}")));
+    Refusal::new(Reason::Internal, "the answer was not understood", because)
         .hint("compare `quorate --version` with the nodes' versions in `quorate nodes`")
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    };
 
     use futures_util::stream;
+    use quorate_proto::{
+        ids::{ClusterId, NodeId},
+        request::ClusterStatus,
+        txn::Revision,
+    };
 
     use super::*;
 
-    /// Answers from a list, and remembers what it was asked.
+    /// Answers from a list, and remembers what it was asked. Whether pods are simulated, which is asked beside what is shown, it says
+    /// by itself.
     #[derive(Default)]
     pub(crate) struct Recorded {
+        simulated: AtomicBool,
         pub(crate) asked: Mutex<Vec<Request>>,
         answers: Mutex<Vec<Result<Vec<Answer>, Refusal>>>,
     }
@@ -166,7 +177,13 @@ pub(crate) mod tests {
         pub(crate) fn new(answers: impl IntoIterator<Item = Result<Vec<Answer>, Refusal>>) -> Arc<Self> {
             let mut answers: Vec<_> = answers.into_iter().collect();
             answers.reverse();
-            Arc::new(Self { asked: Mutex::default(), answers: Mutex::new(answers) })
+            Arc::new(Self { answers: Mutex::new(answers), ..Self::default() })
+        }
+
+        /// The same, of a cluster whose pods are simulated.
+        pub(crate) fn simulated(self: Arc<Self>) -> Arc<Self> {
+            self.simulated.store(true, Ordering::Relaxed);
+            self
         }
 
         pub(crate) fn client(self: &Arc<Self>) -> Client {
@@ -193,6 +210,20 @@ pub(crate) mod tests {
     #[async_trait]
     impl Transport for Recorded {
         async fn ask(&self, request: &Request) -> Result<Answers, Refusal> {
+            let is_status =
+                |answers: &Result<Vec<Answer>, _>| matches!(answers.as_deref(), Ok([Answer::Status(_), ..]));
+            if request == &Request::Status && !self.answers.lock().unwrap().last().is_some_and(is_status) {
+                let status = Answer::Status(ClusterStatus {
+                    cluster: ClusterId::from(7),
+                    node: NodeId::from(1),
+                    node_name: "n1".to_owned(),
+                    leader: None,
+                    revision: Revision(42),
+                    simulated: self.simulated.load(Ordering::Relaxed),
+                    members: Vec::new(),
+                });
+                return Ok(stream::iter([Ok(status)]).boxed());
+            }
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             let next = self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             match next.unwrap_or_else(|| panic!("nothing is recorded for {request:?}")) {
@@ -220,11 +251,11 @@ pub(crate) mod tests {
     async fn a_refusal_is_final_but_no_quorum_is_tried_until_the_time_is_over() {
         let forbidden = Refusal::new(Reason::Forbidden, "a", "b");
         let recorded = Recorded::new([Ok(vec![Answer::Refused(forbidden.clone())])]);
-        assert_eq!(recorded.client().ask(Request::Status).await, Err(forbidden));
+        assert_eq!(recorded.client().ask(Request::ListTokens).await, Err(forbidden));
 
         let no_quorum = Refusal::new(Reason::Unavailable, "a", "no leader");
         let recorded = Recorded::new(vec![Ok(vec![Answer::Refused(no_quorum.clone())]); 50]);
-        assert_eq!(recorded.client().ask(Request::Status).await, Err(no_quorum));
+        assert_eq!(recorded.client().ask(Request::ListTokens).await, Err(no_quorum));
         assert!(recorded.requests().len() > 3);
     }
 }

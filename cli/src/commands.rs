@@ -4,6 +4,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod context;
+pub(crate) mod cordon;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod events;

@@ -26,7 +26,7 @@ use quorate_proto::refusal::Refusal;
 
 use crate::{
     args::{Arguments, Get, Global, Output, Selectors, Verb},
-    commands::{apply, context, delete, describe, events, get, logs, scale, status, token, up},
+    commands::{apply, context, cordon, delete, describe, events, get, logs, scale, status, token, up},
     config::Config,
     failure::Failure,
     output::Console,
@@ -90,6 +90,8 @@ async fn client_verb(global: Global, verb: Verb, mut console: Console<'_>) -> Re
         Verb::Delete(arguments) => delete::run(&mut session, arguments, &mut stdin).await,
         Verb::Scale(arguments) => scale::run(&mut session, arguments).await,
         Verb::Logs(arguments) => logs::run(&mut session, arguments).await,
+        Verb::Cordon(nodes) => cordon::cordon(&mut session, nodes).await,
+        Verb::Uncordon(nodes) => cordon::uncordon(&mut session, nodes).await,
         Verb::Events(arguments) => events::run(&mut session, arguments).await,
         Verb::Nodes(arguments) => get::run(&mut session, nodes(arguments.output, arguments.watch)).await,
         Verb::Status => status::run(&mut session).await,

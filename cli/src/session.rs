@@ -2,18 +2,19 @@
 //!
 //! Invariant: a verb reaches the world only through its session, so that tests hand it a recorded one.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use quorate_proto::{
     kinds::Kind,
     object::Object,
     refusal::Refusal,
-    request::{Answer, Read, Reference, Request, Selection, Shape, Table},
+    request::{Answer, ChangeKind, Read, Reference, Request, Selection, Shape, Table},
     txn::Revision,
     world::Clock,
 };
 
 use crate::{
+    args::Selectors,
     client::{Client, unexpected},
     output::{self, Console},
 };
@@ -43,6 +44,28 @@ pub(crate) struct Filter {
     pub(crate) fields: String,
     /// Only from what the asked node has.
     pub(crate) stale: bool,
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// What was done.
+    pub(crate) change: ChangeKind,
+    /// The object as it is now.
+    pub(crate) object: Object,
+    /// What was accepted and is not honoured.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl From<Selectors> for Filter {
+    fn from(selectors: Selectors) -> Self {
+        Self {
+            all_namespaces: selectors.all_namespaces,
+            labels: selectors.selector,
+            fields: selectors.field_selector,
+            stale: false,
+        }
+    }
 }
 
 impl Filter {
@@ -91,12 +114,35 @@ impl Session<'_> {
     pub(crate) async fn get(&self, kind: &Kind, name: &str, read: Read) -> Result<Object, Refusal> {
         let request = Request::Get { object: self.reference(kind, name), read };
         match self.client.ask(request.clone()).await? {
-            Answer::Objects { objects, .. } => match objects.first() {
-                Some(document) => output::read(document),
-                None => Err(unexpected(&request, "no object")),
-            },
-            answer => Err(unexpected(&request, &format!("{answer:?}"))),
+            Answer::Objects { objects, .. } if !objects.is_empty() => output::read(&objects[0]),
+            answer => Err(unexpected(&request, &answer)),
         }
+    }
+
+    /// Asks for a change.
+    pub(crate) async fn change(&self, request: Request) -> Result<Changed, Refusal> {
+        match self.client.ask(request.clone()).await? {
+            Answer::Changed { change, object, warnings } => {
+                Ok(Changed { change, object: output::read(&object)?, warnings })
+            }
+            answer => Err(unexpected(&request, &answer)),
+        }
+    }
+
+    /// Asks for what is to be shown and, at the same time, whether pods are simulated. That is said first: what is shown must not pass
+    /// for more than it is.
+    pub(crate) async fn show<T>(&mut self, question: impl AsyncFnOnce(&Session<'_>) -> T) -> io::Result<T> {
+        let (answer, status) = tokio::join!(question(self), self.client.ask(Request::Status));
+        // Whoever cannot answer this, from memory, has not answered the question either.
+        if matches!(status, Ok(Answer::Status(status)) if status.simulated) {
+            self.note_simulated()?;
+        }
+        Ok(answer)
+    }
+
+    /// Says that pods are simulated.
+    pub(crate) fn note_simulated(&mut self) -> io::Result<()> {
+        writeln!(self.console.err, "note: pods of this cluster are simulated")
     }
 
     /// Asks for the objects of a kind.
@@ -105,7 +151,7 @@ impl Session<'_> {
         let (mut at, mut all) = (Revision(0), Vec::new());
         for answer in self.client.ask_for_all(request.clone()).await? {
             let Answer::Objects { revision, objects } = answer else {
-                return Err(unexpected(&request, &format!("{answer:?}")));
+                return Err(unexpected(&request, &answer));
             };
             at = revision;
             for document in &objects {
@@ -121,7 +167,7 @@ impl Session<'_> {
         let mut whole = Table { columns: Vec::new(), rows: Vec::new() };
         for answer in self.client.ask_for_all(request.clone()).await? {
             let Answer::Table(part) = answer else {
-                return Err(unexpected(&request, &format!("{answer:?}")));
+                return Err(unexpected(&request, &answer));
             };
             if whole.columns.is_empty() {
                 whole.columns = part.columns;

@@ -10,16 +10,15 @@ use quorate_proto::{
     manifest::ManifestObject,
     object::Object,
     refusal::{Reason, Refusal},
-    request::{Answer, ChangeKind, Request},
+    request::{ChangeKind, Request},
 };
 
 use crate::{
     args::Apply,
-    client::unexpected,
     failure::Failure,
     manifests,
-    output::{self, object_name},
-    session::Session,
+    output::object_name,
+    session::{Changed, Session},
 };
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Apply, stdin: &mut dyn Read) -> Result<(), Failure> {
@@ -31,7 +30,7 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Apply, stdin: &mut
             writeln!(session.console.err, "warning: {place}: {}", warning.message)?;
         }
         match apply(session, &manifest, arguments.dry_run).await {
-            Ok((object, change, warnings)) => {
+            Ok(Changed { change, object, warnings }) => {
                 for warning in warnings {
                     writeln!(session.console.err, "warning: {}: {warning}", manifest.origin)?;
                 }
@@ -54,22 +53,16 @@ pub(crate) const fn word(change: ChangeKind) -> &'static str {
     }
 }
 
-async fn apply(
-    session: &Session<'_>,
-    manifest: &ManifestObject,
-    dry_run: bool,
-) -> Result<(Object, ChangeKind, Vec<String>), Refusal> {
+async fn apply(session: &Session<'_>, manifest: &ManifestObject, dry_run: bool) -> Result<Changed, Refusal> {
     let object = in_namespace(session, manifest)?;
     let request = Request::Apply { request: session.client.request_id(), object: object.to_document(), dry_run };
-    match session.client.ask(request.clone()).await {
+    session.change(request).await.map_err(|refusal| match refusal.reason {
         // A node's refusal names fields; the user wants to know in which file.
-        Err(refusal) if matches!(refusal.reason, Reason::Invalid | Reason::BadRequest) => {
-            Err(Refusal { because: format!("{}: {}", manifest.origin, refusal.because), ..refusal })
+        Reason::Invalid | Reason::BadRequest => {
+            Refusal { because: format!("{}: {}", manifest.origin, refusal.because), ..refusal }
         }
-        Err(refusal) => Err(refusal),
-        Ok(Answer::Changed { change, object, warnings }) => Ok((output::read(&object)?, change, warnings)),
-        Ok(answer) => Err(unexpected(&request, &format!("{answer:?}"))),
-    }
+        _ => refusal,
+    })
 }
 
 /// The object in its namespace: its own, else the one that is meant.

@@ -91,10 +91,7 @@ async fn meant(
 async fn delete(session: &Session<'_>, object: &Reference, grace: Option<u32>) -> Result<Object, Refusal> {
     let request =
         Request::Delete { request: session.client.request_id(), object: object.clone(), grace_seconds: grace };
-    match session.client.ask(request.clone()).await? {
-        Answer::Changed { object, .. } => output::read(&object),
-        answer => Err(unexpected(&request, &format!("{answer:?}"))),
-    }
+    session.change(request).await.map(|changed| changed.object)
 }
 
 async fn gone(
@@ -115,7 +112,7 @@ async fn gone(
                     return Ok(());
                 }
             }
-            Ok(answer) => return Err(unexpected(&request, &format!("{answer:?}"))),
+            Ok(answer) => return Err(unexpected(&request, &answer)),
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let name = qualified_name(kind, &object.name);

@@ -11,45 +11,38 @@ mod pod;
 use quorate_proto::{
     kinds::{EVENTS, Kind, PODS, SECRETS},
     object::Object,
-    request::Read,
     world::Timestamp,
 };
 
 use self::fields::Lines;
 use crate::{
     args::Describe,
-    commands::events,
+    commands::{events, get::find},
     failure::Failure,
     session::{Filter, Session},
     targets::{self, Target},
 };
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Describe) -> Result<(), Failure> {
-    let selectors = arguments.selectors;
-    let filter = Filter {
-        all_namespaces: selectors.all_namespaces,
-        labels: selectors.selector,
-        fields: selectors.field_selector,
-        stale: false,
-    };
-    let mut refusals = Vec::new();
-    let mut found = Vec::new();
-    for target in targets::parse(&arguments.what)? {
-        let answer = match &target.name {
-            Some(name) => session.get(target.kind, name, Read::Linearizable).await.map(|object| vec![object]),
-            None => session.list(target.kind, &filter).await.map(|(_, objects)| objects),
-        };
-        match answer {
-            Ok(objects) => found.extend(objects.into_iter().map(|object| (target.kind, object))),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
+    let targets = targets::parse(&arguments.what)?;
+    let filter = Filter::from(arguments.selectors);
+    let everywhere = Filter { all_namespaces: true, ..Filter::default() };
+    let ((found, refusals), events) = session
+        .show(async |session| {
+            let (found, refusals) = find(session, &targets, &filter).await;
+            let events = if found.is_empty() {
+                Ok(Vec::new())
+            } else {
+                session.list(&EVENTS, &everywhere).await.map(|(_, events)| events)
+            };
+            ((found, refusals), events)
+        })
+        .await?;
+    let events = events?;
     if found.is_empty() && refusals.is_empty() {
         let namespace = session.namespace().to_owned();
         writeln!(session.console.err, "No resources found in {namespace} namespace.")?;
     }
-    let everywhere = Filter { all_namespaces: true, ..Filter::default() };
-    let events = if found.is_empty() { Vec::new() } else { session.list(&EVENTS, &everywhere).await?.1 };
     let now = session.clock.wall();
     for (index, (kind, object)) in found.iter().enumerate() {
         let gap = if index > 0 { "\n\n" } else { "" };

@@ -32,14 +32,14 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Events) -> Result<
 
     if arguments.watch {
         let request = Request::Watch(session.selection(&EVENTS, &filter, Shape::Objects));
-        let mut answers = session.client.follow(&request).await?;
+        let mut answers = session.show(async |session| session.client.follow(&request).await).await??;
         aligned.print(&[with_namespace(None, headings.to_vec())], session.console.out)?;
         while let Some(answer) = answers.try_next().await? {
             let event = match answer {
                 Answer::Event { kind: EventKind::Deleted, .. } => continue,
                 Answer::Event { object, .. } => output::read(&object)?,
                 Answer::End => break,
-                answer => return Err(unexpected(&request, &format!("{answer:?}")).into()),
+                answer => return Err(unexpected(&request, &answer).into()),
             };
             if of.as_ref().is_none_or(|of| is_about(&event, of)) {
                 let row = with_namespace(Some(&event), cells(&event, session.clock.wall()));
@@ -49,7 +49,7 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Events) -> Result<
         return Ok(());
     }
 
-    let (_, mut events) = session.list(&EVENTS, &filter).await?;
+    let (_, mut events) = session.show(async |session| session.list(&EVENTS, &filter).await).await??;
     events.retain(|event| of.as_ref().is_none_or(|of| is_about(event, of)));
     if events.is_empty() {
         match filter.all_namespaces {

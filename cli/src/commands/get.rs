@@ -24,13 +24,7 @@ use crate::{
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Get) -> Result<(), Failure> {
     let targets = targets::parse(&arguments.what)?;
-    let selectors = arguments.selectors;
-    let filter = Filter {
-        all_namespaces: selectors.all_namespaces,
-        labels: selectors.selector,
-        fields: selectors.field_selector,
-        stale: arguments.stale,
-    };
+    let filter = Filter { stale: arguments.stale, ..Filter::from(arguments.selectors) };
     if targets.iter().any(|target| target.name.is_some()) && filter.all_namespaces {
         return Err(Failure::usage(
             "nothing was asked",
@@ -61,19 +55,7 @@ fn not_found(kind: &Kind, name: &str) -> Refusal {
 
 async fn tables(session: &mut Session<'_>, targets: &[Target], filter: &Filter, wide: bool) -> Result<(), Failure> {
     let several = kinds(targets).len() > 1;
-    let mut found: Vec<(&'static Kind, Table)> = Vec::new();
-    let mut refusals = Vec::new();
-    for target in targets {
-        let filter = target.name.as_deref().map_or_else(|| filter.clone(), |name| filter.named(name));
-        match (session.table(target.kind, &filter).await, &target.name) {
-            (Ok(table), Some(name)) if table.rows.is_empty() => refusals.push(not_found(target.kind, name)),
-            (Ok(table), _) => match found.last_mut().filter(|(kind, _)| *kind == target.kind) {
-                Some((_, whole)) => whole.rows.extend(table.rows),
-                None => found.push((target.kind, table)),
-            },
-            (Err(refusal), _) => refusals.push(refusal),
-        }
-    }
+    let (mut found, refusals) = session.show(async |session| find_tables(session, targets, filter).await).await?;
     found.retain(|(_, table)| !table.rows.is_empty());
     for (index, (kind, table)) in found.iter().enumerate() {
         if index > 0 {
@@ -91,6 +73,28 @@ async fn tables(session: &mut Session<'_>, targets: &[Target], filter: &Filter, 
     Failure::if_any(refusals)
 }
 
+/// The tables of what is there, and why others are not.
+async fn find_tables(
+    session: &Session<'_>,
+    targets: &[Target],
+    filter: &Filter,
+) -> (Vec<(&'static Kind, Table)>, Vec<Refusal>) {
+    let mut found: Vec<(&'static Kind, Table)> = Vec::new();
+    let mut refusals = Vec::new();
+    for target in targets {
+        let filter = target.name.as_deref().map_or_else(|| filter.clone(), |name| filter.named(name));
+        match (session.table(target.kind, &filter).await, &target.name) {
+            (Ok(table), Some(name)) if table.rows.is_empty() => refusals.push(not_found(target.kind, name)),
+            (Ok(table), _) => match found.last_mut().filter(|(kind, _)| *kind == target.kind) {
+                Some((_, whole)) => whole.rows.extend(table.rows),
+                None => found.push((target.kind, table)),
+            },
+            (Err(refusal), _) => refusals.push(refusal),
+        }
+    }
+    (found, refusals)
+}
+
 fn nothing(session: &mut Session<'_>, targets: &[Target], filter: &Filter) -> Result<(), Failure> {
     if !filter.all_namespaces && targets.iter().any(|target| target.kind.namespaced) {
         let namespace = session.namespace().to_owned();
@@ -102,18 +106,8 @@ fn nothing(session: &mut Session<'_>, targets: &[Target], filter: &Filter) -> Re
 }
 
 async fn whole(session: &mut Session<'_>, targets: &[Target], filter: &Filter, output: Output) -> Result<(), Failure> {
-    let mut found = Vec::new();
-    let mut refusals = Vec::new();
-    for target in targets {
-        let answer = match &target.name {
-            Some(name) => session.get(target.kind, name, filter.read()).await.map(|object| vec![object]),
-            None => session.list(target.kind, filter).await.map(|(_, objects)| objects),
-        };
-        match answer {
-            Ok(objects) => found.extend(objects),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
+    let (found, refusals) = session.show(async |session| find(session, targets, filter).await).await?;
+    let found: Vec<_> = found.into_iter().map(|(_, object)| object).collect();
     let one = matches!(targets, [Target { name: Some(_), .. }]);
     if !found.is_empty() || refusals.is_empty() {
         print(session, found, one, output)?;
@@ -142,6 +136,27 @@ fn print(session: &mut Session<'_>, mut found: Vec<Object>, one: bool, output: O
     }
 }
 
+/// The objects that are there, and why others are not.
+pub(super) async fn find(
+    session: &Session<'_>,
+    targets: &[Target],
+    filter: &Filter,
+) -> (Vec<(&'static Kind, Object)>, Vec<Refusal>) {
+    let mut found = Vec::new();
+    let mut refusals = Vec::new();
+    for target in targets {
+        let answer = match &target.name {
+            Some(name) => session.get(target.kind, name, filter.read()).await.map(|object| vec![object]),
+            None => session.list(target.kind, filter).await.map(|(_, objects)| objects),
+        };
+        match answer {
+            Ok(objects) => found.extend(objects.into_iter().map(|object| (target.kind, object))),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    (found, refusals)
+}
+
 /// Shows what there is, then every change, until the watch ends.
 async fn watch(session: &mut Session<'_>, targets: &[Target], filter: &Filter, output: Output) -> Result<(), Failure> {
     let [target] = targets else {
@@ -155,7 +170,7 @@ async fn watch(session: &mut Session<'_>, targets: &[Target], filter: &Filter, o
     let as_table = matches!(output, Output::Table | Output::Wide);
     let shape = if as_table { Shape::Table } else { Shape::Objects };
     let request = Request::Watch(session.selection(target.kind, &filter, shape));
-    let mut answers = session.client.follow(&request).await?;
+    let mut answers = session.show(async |session| session.client.follow(&request).await).await??;
 
     let style = TableStyle {
         namespaces: filter.all_namespaces && target.kind.namespaced,
@@ -181,7 +196,7 @@ async fn watch(session: &mut Session<'_>, targets: &[Target], filter: &Filter, o
                 }
             }
             Answer::End => break,
-            answer => return Err(unexpected(&request, &format!("{answer:?}")).into()),
+            answer => return Err(unexpected(&request, &answer).into()),
         }
     }
     Ok(())

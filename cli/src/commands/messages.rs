@@ -1,6 +1,7 @@
 //! What the verbs that change or follow something print: every message, with its exit code.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use clap::{CommandFactory as _, Parser as _};
 use quorate_proto::{
     ids::{ClusterId, NodeId},
@@ -10,20 +11,24 @@ use quorate_proto::{
 };
 use serde_json::{Value, json};
 
-use super::{apply, delete, events, logs, scale, status, token};
+use super::{apply, cordon, delete, describe, events, get, logs, scale, status, token};
 use crate::{
     args::{Arguments, Verb},
     client::tests::Recorded,
-    session::tests::{document, not_found, objects, run as run_in},
+    session::tests::{document, not_found, objects, run as run_in, table},
 };
 
 type Answers = Vec<Result<Vec<Answer>, Refusal>>;
 
 /// What a command line prints, given what it reads from standard input and what the cluster answers.
 async fn typed(line: &str, stdin: &str, answers: Answers) -> String {
-    let recorded = Recorded::new(answers);
+    asked(&Recorded::new(answers), line, stdin).await
+}
+
+/// The same, of a cluster that was made before.
+async fn asked(recorded: &Arc<Recorded>, line: &str, stdin: &str) -> String {
     let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
-    let printed = run_in(&recorded, async |session| {
+    let printed = run_in(recorded, async |session| {
         session.named_namespace = arguments.global.namespace;
         match arguments.verb {
             Verb::Apply(arguments) => apply::run(session, arguments, &mut stdin.as_bytes()).await,
@@ -31,6 +36,10 @@ async fn typed(line: &str, stdin: &str, answers: Answers) -> String {
             Verb::Scale(arguments) => scale::run(session, arguments).await,
             Verb::Logs(arguments) => logs::run(session, arguments).await,
             Verb::Events(arguments) => events::run(session, arguments).await,
+            Verb::Get(arguments) => get::run(session, arguments).await,
+            Verb::Describe(arguments) => describe::run(session, arguments).await,
+            Verb::Cordon(nodes) => cordon::cordon(session, nodes).await,
+            Verb::Uncordon(nodes) => cordon::uncordon(session, nodes).await,
             Verb::Status => status::run(session).await,
             Verb::Token(arguments) => token::run(session, arguments).await,
             _ => panic!("another verb"),
@@ -137,40 +146,66 @@ async fn delete_waits_until_what_it_deleted_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scale_and_logs_say_what_they_did() {
-    let pod =
-        |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}});
-    let written = || {
-        Ok(vec![Answer::Data(Bytes::from_static(b"one\n")), Answer::Data(Bytes::from_static(b"two\n")), Answer::End])
-    };
-    let several =
-        Refusal::new(Reason::BadRequest, "no log of pod/web-1 was read", "it has several containers: app, proxy")
-            .hint("name one with -c");
+async fn scale_and_cordon_say_what_they_did() {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    let missing = Ok(vec![Answer::Refused(not_found("node/n9"))]);
     insta::assert_snapshot!(
         [
             typed("quorate scale deploy/web --replicas 5", "", vec![changed(ChangeKind::Configured, &web())]).await,
             typed("quorate scale deploy --replicas 5", "", vec![]).await,
-            typed("quorate logs web-1", "", vec![written()]).await,
-            typed(
-                "quorate logs deploy/web",
-                "",
-                vec![
-                    Ok(vec![objects(&[web()])]),
-                    Ok(vec![objects(&[pod("web-2"), pod("web-1")]), Answer::End]),
-                    written()
-                ]
-            )
-            .await,
-            typed(
-                "quorate logs deploy/web",
-                "",
-                vec![Ok(vec![objects(&[web()])]), Ok(vec![objects(&[]), Answer::End])]
-            )
-            .await,
-            typed("quorate logs web-1", "", vec![Ok(vec![Answer::Refused(several)])]).await,
+            typed("quorate cordon n1 n9", "", vec![changed(ChangeKind::Configured, &node), missing]).await,
+            typed("quorate cordon n1", "", vec![changed(ChangeKind::Unchanged, &node)]).await,
+            typed("quorate uncordon n1", "", vec![changed(ChangeKind::Configured, &node)]).await,
+            typed("quorate uncordon n1", "", vec![changed(ChangeKind::Unchanged, &node)]).await,
         ]
         .join("\n")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn cordon_changes_nothing_but_whether_pods_may_come() {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    for (line, patch) in [
+        ("quorate cordon n1", r#"{"spec":{"unschedulable":true}}"#),
+        ("quorate uncordon n1", r#"{"spec":{"unschedulable":null}}"#),
+    ] {
+        let recorded = Recorded::new(vec![changed(ChangeKind::Configured, &node)]);
+        asked(&recorded, line, "").await;
+        let [Request::Patch { object, patch: sent, dry_run: false, .. }] = &recorded.requests()[..] else {
+            panic!("something else was asked")
+        };
+        assert_eq!((object.name.as_str(), &object.namespace, sent.0.as_ref()), ("n1", &None, patch.as_bytes()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shown_of_simulated_pods_says_so_once() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "default"}});
+    let rows = || Ok(vec![table(&["NAME", "READY"], &[&["a", "1/1"]]), Answer::End]);
+    let list = || Ok(vec![objects(std::slice::from_ref(&pod)), Answer::End]);
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a.1", "namespace": "default"},
+        "reason": "Started", "lastTimestamp": "2027-01-01T11:59:50Z", "involvedObject": {"kind": "Pod", "name": "a"}});
+    let events = || Ok(vec![objects(std::slice::from_ref(&event)), Answer::End]);
+    let none = || Ok(vec![objects(&[]), Answer::End]);
+    let told = Ok(vec![Answer::Event { kind: EventKind::Added, object: document(&event) }]);
+    let mut printed = Vec::new();
+    for (line, answers) in [
+        ("quorate get pods", vec![rows()]),
+        ("quorate get pods,svc", vec![rows(), rows()]),
+        ("quorate get pods -w", vec![rows()]),
+        ("quorate get pods -o name", vec![list()]),
+        ("quorate describe pods", vec![list(), none()]),
+        ("quorate events", vec![events()]),
+        ("quorate events -w", vec![told]),
+    ] {
+        let said = asked(&Recorded::new(answers.clone()).simulated(), line, "").await;
+        let noted = said.lines().filter(|line| *line == "[stderr] note: pods of this cluster are simulated").count();
+        assert_eq!(noted, 1, "{said}");
+        let real = asked(&Recorded::new(answers), line, "").await;
+        assert!(!real.contains("simulated"), "{real}");
+        printed.push(said);
+    }
+    insta::assert_snapshot!(printed[0]);
 }
 
 #[tokio::test(start_paused = true)]

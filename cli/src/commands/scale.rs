@@ -2,9 +2,9 @@
 //!
 //! Invariant: the replicas are made by the cluster afterwards; this only says how many are wanted.
 
-use quorate_proto::request::{Answer, Request};
+use quorate_proto::request::Request;
 
-use crate::{args::Scale, client::unexpected, failure::Failure, output::qualified_name, session::Session, targets};
+use crate::{args::Scale, failure::Failure, output::qualified_name, session::Session, targets};
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Scale) -> Result<(), Failure> {
     let mut refusals = Vec::new();
@@ -21,11 +21,8 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Scale) -> Result<(
             object: session.reference(target.kind, &name),
             replicas: arguments.replicas,
         };
-        match session.client.ask(request.clone()).await {
-            Ok(Answer::Changed { .. }) => {
-                writeln!(session.console.out, "{} scaled", qualified_name(target.kind, &name))?;
-            }
-            Ok(answer) => refusals.push(unexpected(&request, &format!("{answer:?}"))),
+        match session.change(request).await {
+            Ok(_) => writeln!(session.console.out, "{} scaled", qualified_name(target.kind, &name))?,
             Err(refusal) => refusals.push(refusal),
         }
     }

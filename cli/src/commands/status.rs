@@ -2,12 +2,23 @@
 //!
 //! Invariant: it is answered without a quorum too, so that it can say that there is none.
 
-use quorate_proto::request::{Answer, ClusterStatus, Request};
+use quorate_proto::{
+    refusal::Refusal,
+    request::{Answer, ClusterStatus, Request},
+};
 
-use crate::{client::unexpected, failure::Failure, output::Aligned, session::Session};
+use crate::{
+    client::{Client, unexpected},
+    failure::Failure,
+    output::Aligned,
+    session::Session,
+};
 
 pub(crate) async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
-    let status = ask(session).await?;
+    let status = ask(&session.client).await?;
+    if status.simulated {
+        session.note_simulated()?;
+    }
     let leader = status.leader.map_or_else(|| "none".to_owned(), |id| name(&status, id));
     let out = &mut *session.console.out;
     writeln!(out, "Cluster:    {}", status.cluster)?;
@@ -29,10 +40,10 @@ pub(crate) async fn run(session: &mut Session<'_>) -> Result<(), Failure> {
 }
 
 /// Asks a node how it sees the cluster.
-pub(crate) async fn ask(session: &Session<'_>) -> Result<ClusterStatus, Failure> {
-    match session.client.ask(Request::Status).await? {
+pub(crate) async fn ask(client: &Client) -> Result<ClusterStatus, Refusal> {
+    match client.ask(Request::Status).await? {
         Answer::Status(status) => Ok(status),
-        answer => Err(unexpected(&Request::Status, &format!("{answer:?}")).into()),
+        answer => Err(unexpected(&Request::Status, &answer)),
     }
 }
 

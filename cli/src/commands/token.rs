@@ -4,14 +4,23 @@
 
 use std::time::Duration;
 
-use quorate_proto::request::{Answer, Request};
+use quorate_proto::{
+    refusal::Refusal,
+    request::{Answer, Request},
+};
 
-use crate::{args::Token, client::unexpected, failure::Failure, output::Aligned, session::Session};
+use crate::{
+    args::Token,
+    client::{Client, unexpected},
+    failure::Failure,
+    output::Aligned,
+    session::Session,
+};
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Token) -> Result<(), Failure> {
     match arguments {
         Token::Create { ttl, uses } => {
-            let token = create(session, ttl, uses).await?;
+            let token = create(&session.client, ttl, uses).await?;
             writeln!(session.console.out, "{token}")?;
             writeln!(session.console.err, "On the machine that is to join:  quorate join <the token above>")?;
             Ok(())
@@ -21,7 +30,7 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Token) -> Result<(
             let request = Request::RevokeToken { request: session.client.request_id(), id: id.clone() };
             match session.client.ask(request.clone()).await? {
                 Answer::Done => writeln!(session.console.out, "token/{id} revoked")?,
-                answer => return Err(unexpected(&request, &format!("{answer:?}")).into()),
+                answer => return Err(unexpected(&request, &answer).into()),
             }
             Ok(())
         }
@@ -29,20 +38,19 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Token) -> Result<(
 }
 
 /// Makes a token.
-pub(crate) async fn create(session: &Session<'_>, lifetime: Duration, uses: u32) -> Result<String, Failure> {
-    let request = session.client.request_id();
+pub(crate) async fn create(client: &Client, lifetime: Duration, uses: u32) -> Result<String, Refusal> {
+    let request = client.request_id();
     let request = Request::CreateToken { request, lifetime_seconds: lifetime.as_secs(), uses };
-    match session.client.ask(request.clone()).await? {
+    match client.ask(request.clone()).await? {
         Answer::Token(token) => Ok(token),
-        // Whatever it is, it is not printed: it might hold a secret.
-        _ => Err(unexpected(&request, "something else").into()),
+        answer => Err(unexpected(&request, &answer)),
     }
 }
 
 async fn list(session: &mut Session<'_>) -> Result<(), Failure> {
     let tokens = match session.client.ask(Request::ListTokens).await? {
         Answer::Tokens(tokens) => tokens,
-        answer => return Err(unexpected(&Request::ListTokens, &format!("{answer:?}")).into()),
+        answer => return Err(unexpected(&Request::ListTokens, &answer).into()),
     };
     if tokens.is_empty() {
         writeln!(session.console.err, "No tokens found")?;

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use quorate_proto::{
     kinds::NODES,
     refusal::Refusal,
-    request::{Answer, ClusterStatus, Read, Request, Selection, Shape},
+    request::{Answer, Read, Request, Selection, Shape},
 };
 
 use super::plan::Plan;
@@ -29,14 +29,6 @@ pub(crate) fn client(contexts: &Path, plan: &Plan, patience: Duration) -> Result
     }
 }
 
-/// How the node that answers sees the cluster.
-pub(crate) async fn status(client: &Client) -> Result<ClusterStatus, Refusal> {
-    match client.ask(Request::Status).await? {
-        Answer::Status(status) => Ok(status),
-        answer => Err(unexpected(&Request::Status, &format!("{answer:?}"))),
-    }
-}
-
 /// The names of the nodes that are ready.
 pub(crate) async fn ready(client: &Client) -> Result<Vec<String>, Refusal> {
     let request = Request::List(Selection {
@@ -50,7 +42,7 @@ pub(crate) async fn ready(client: &Client) -> Result<Vec<String>, Refusal> {
     let mut names = Vec::new();
     for answer in client.ask_for_all(request.clone()).await? {
         let Answer::Objects { objects, .. } = answer else {
-            return Err(unexpected(&request, &format!("{answer:?}")));
+            return Err(unexpected(&request, &answer));
         };
         for document in &objects {
             let node = output::read(document)?;
@@ -60,13 +52,4 @@ pub(crate) async fn ready(client: &Client) -> Result<Vec<String>, Refusal> {
         }
     }
     Ok(names)
-}
-
-/// A token with which so many nodes may join.
-pub(crate) async fn token(client: &Client, uses: u32) -> Result<String, Refusal> {
-    let request = Request::CreateToken { request: client.request_id(), lifetime_seconds: 600, uses };
-    match client.ask(request.clone()).await? {
-        Answer::Token(token) => Ok(token),
-        _ => Err(unexpected(&request, "something else")),
-    }
 }

@@ -8,6 +8,7 @@ use quorate_proto::{refusal::Refusal, request::ClusterStatus};
 
 use super::{cluster, place::Place, plan::Plan, processes, processes::Process};
 use crate::{
+    commands,
     failure::Failure,
     output::{Aligned, Console},
 };
@@ -51,7 +52,7 @@ pub(crate) async fn run(place: &Place, contexts: &Path, console: &mut Console<'_
 
 async fn seen(plan: &Plan, contexts: &Path) -> Result<ClusterStatus, Refusal> {
     match cluster::client(contexts, plan, PATIENCE)? {
-        Some(client) => cluster::status(&client).await,
+        Some(client) => commands::status::ask(&client).await,
         None => Err(Refusal::new(
             quorate_proto::refusal::Reason::NotFound,
             WHAT,

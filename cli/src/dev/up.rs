@@ -18,12 +18,22 @@ use super::{
     plan::{Host, Plan},
     processes, shell, took,
 };
-use crate::{args::DevUp, client::Client, config::Config, failure::Failure, output::Console};
+use crate::{
+    args::DevUp,
+    client::Client,
+    commands::{status, token},
+    config::Config,
+    failure::Failure,
+    output::Console,
+};
 
 const WHAT: &str = "the cluster was not made";
 
 /// How long the cluster may take to have a leader, and nodes to become ready.
 const READY: Duration = Duration::from_secs(90);
+
+/// How long the token with which the others join is good for.
+const JOINING: Duration = Duration::from_secs(600);
 
 /// How long it may take until a daemon's process is there.
 const BEGUN: Duration = Duration::from_secs(3);
@@ -129,7 +139,7 @@ async fn start_cluster(plan: &Plan, hosts: &[Host], contexts: &Path, console: &m
         let names: Vec<_> = joining.iter().map(|host| host.name.as_str()).collect();
         writeln!(console.err, "Joining {}: quorate join TOKEN ...", names.join(", "))?;
         let uses = u32::try_from(joining.len()).unwrap_or(u32::MAX);
-        let token = cluster::token(&client, uses).await?;
+        let token = token::create(&client, JOINING, uses).await?;
         for host in joining {
             host::start_daemon(host, plan, Daemon::Join(&token))?;
         }
@@ -149,7 +159,7 @@ async fn led(plan: &Plan, members: &[&Host], contexts: &Path) -> Result<Client, 
     let mut last = "no context was written".to_owned();
     loop {
         if let Some(client) = cluster::client(contexts, plan, PATIENCE)? {
-            match cluster::status(&client).await {
+            match status::ask(&client).await {
                 Ok(status) if status.leader.is_some() => return Ok(client),
                 Ok(_) => "there is no leader".clone_into(&mut last),
                 Err(refusal) => last = refusal.because,
