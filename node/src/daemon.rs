@@ -301,5 +301,12 @@ impl Daemon {
 }
 
 fn not_started(error: &dyn std::error::Error) -> Refusal {
-    Refusal::new(Reason::Internal, NOT_STARTED, chain(error)).hint("check --data-dir, or set it aside and join again")
+    let because = chain(error);
+    // RocksDB passes on only the words.
+    let hint = if because.contains(nix::errno::Errno::ENOSPC.desc()) {
+        "make room on the disk of --data-dir, and start it again"
+    } else {
+        "check --data-dir, or set it aside and join again"
+    };
+    Refusal::new(Reason::Internal, NOT_STARTED, because).hint(hint)
 }
