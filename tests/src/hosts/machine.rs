@@ -58,7 +58,11 @@ impl Machine {
             .filter(|(tool, _)| !env::split_paths(&path).any(|directory| directory.join(tool).is_file()))
             .map(|(tool, package)| format!("{tool} (Debian package {package})"))
             .collect();
-        assert!(missing.is_empty(), "this machine has no {}: tools/install installs what is missing", missing.join(", "));
+        assert!(
+            missing.is_empty(),
+            "this machine has no {}: tools/install installs what is missing",
+            missing.join(", ")
+        );
         Self { binary: binary(), _alone: alone }
     }
 

@@ -25,7 +25,7 @@ pub struct Pod {
     pub ending: bool,
 }
 
-/// A deployment of `shop/hello:1` whose pods answer probes.
+/// A deployment of `shop/hello:1` whose pods answer probes. What they are made of does not heed SIGTERM: they get a second to stop.
 #[must_use]
 pub fn deployment(name: &str, replicas: u32) -> String {
     format!(
@@ -44,6 +44,7 @@ spec:
       labels:
         app: {name}
     spec:
+      terminationGracePeriodSeconds: 1
       containers:
         - name: hello
           image: shop/hello:1
@@ -160,7 +161,7 @@ pub fn containers(cluster: &Cluster) -> BTreeMap<String, String> {
 /// If none runs there.
 pub fn container(cluster: &Cluster, host: &str, app: &str) -> Result<String, String> {
     let filter = "--filter status=running --filter label=io.kubernetes.container.name=hello";
-    let said = cluster.on(host, &format!("docker ps --quiet {filter} --filter label=io.kubernetes.pod.namespace=default --format {{{{.ID}}}}={{{{.Names}}}}"));
+    let said = cluster.on(host, &format!("docker ps {filter} --format {{{{.ID}}}}={{{{.Names}}}}"));
     let line = said.out.lines().find(|line| line.contains(app));
     line.and_then(|line| line.split_once('=')).map(|(id, _)| id.to_owned()).ok_or_else(|| said.to_string())
 }

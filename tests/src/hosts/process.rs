@@ -4,12 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},

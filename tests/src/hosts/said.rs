@@ -31,7 +31,7 @@ impl Said {
     #[must_use]
     pub fn by(command: &mut Command, input: &[u8]) -> Self {
         let name = format!("{command:?}");
-        let name = name.chars().take(400).collect();
+        let name: String = name.chars().take(400).collect();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -68,17 +68,29 @@ impl Said {
     /// # Panics
     /// If it was not.
     pub fn refused(&self, code: i32, words: &[&str]) {
+        self.refused_because(code, words);
+        self.says_once("  hint: ");
+    }
+
+    /// The same for what speaks for itself: a hint may be missing.
+    ///
+    /// # Panics
+    /// If it was not refused so.
+    pub fn refused_because(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self}");
-        let begins = |start: &str| self.err.lines().filter(|line| line.starts_with(start)).count();
-        for start in ["error: ", "  because: ", "  hint: "] {
-            assert_eq!(begins(start), 1, "one line that begins with `{start}`\n{self}");
-        }
+        self.says_once("error: ");
+        self.says_once("  because: ");
         assert!(self.out.is_empty(), "what is refused prints no result\n{self}");
         let error = &self.err[self.err.find("error: ").unwrap()..];
         for word in words {
             assert!(error.contains(word), "`{word}` in the error\n{self}");
         }
         assert!(error.len() < 2000, "an error that can be read\n{self}");
+    }
+
+    fn says_once(&self, start: &str) {
+        let lines = self.err.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(lines, 1, "one line that begins with `{start}`\n{self}");
     }
 }
 

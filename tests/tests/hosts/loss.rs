@@ -55,7 +55,10 @@ fn any_host_lost_while_objects_are_applied_takes_nothing_acknowledged_with_it_an
         let resumed = written.iter().find(|written| written.begun >= dead).expect("a write after the loss");
         let resumed = resumed.done - killed;
         println!("{lost} is lost: the next write is acknowledged after {}", seconds(resumed));
-        assert!(resumed <= WRITES_RESUME, "writes resume within {WRITES_RESUME:?} of the loss of {lost}, not {resumed:?}");
+        assert!(
+            resumed <= WRITES_RESUME,
+            "writes resume within {WRITES_RESUME:?} of the loss of {lost}, not {resumed:?}"
+        );
 
         until("ten pods on the hosts that are left", PODS_MOVE.saturating_sub(killed.elapsed()), || {
             let pods = pods::of(&cluster, "ten")?;

@@ -28,7 +28,8 @@ fn a_daemon_that_is_killed_and_started_again_restarts_no_container_and_its_pods_
         cluster.wait_for_voters();
         // A new pod shows that the new daemon works, and so has looked at the old ones.
         let probe = format!("after-{host}");
-        let on_host = pods::deployment(&probe, 1).replace("    spec:\n", &format!("    spec:\n      nodeSelector: {{kubernetes.io/hostname: {host}}}\n"));
+        let on_host = pods::deployment(&probe, 1)
+            .replace("    spec:\n", &format!("    spec:\n      nodeSelector: {{kubernetes.io/hostname: {host}}}\n"));
         cluster.apply(&on_host);
         until("a new pod on the host", PATIENCE, || pods::ready(&cluster, &probe, 1, &[host]));
         let _ = cluster.done(&format!("delete deployment {probe}"));
@@ -36,7 +37,11 @@ fn a_daemon_that_is_killed_and_started_again_restarts_no_container_and_its_pods_
             let left = pods::of(&cluster, &probe)?;
             so(left.is_empty(), format!("{left:#?}"))
         });
-        assert_eq!(pods::of(&cluster, "web").unwrap(), before, "ready, on the same nodes, since the same moment, with no restart");
+        assert_eq!(
+            pods::of(&cluster, "web").unwrap(),
+            before,
+            "ready, on the same nodes, since the same moment, with no restart"
+        );
         until("the same containers as before, and no other", Duration::from_secs(20), || {
             let now = pods::containers(&cluster);
             so(now == containers, format!("{now:#?}\nwhere there were\n{containers:#?}"))

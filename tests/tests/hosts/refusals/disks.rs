@@ -99,7 +99,7 @@ fn a_disk_that_becomes_full_ends_the_daemon_with_a_reason_and_what_was_acknowled
     let mut acknowledged = Vec::new();
     for number in 0..200 {
         let name = format!("object-{number}");
-        let manifest = pods::config_map(&name, "text", &"x".repeat(1 << 20));
+        let manifest = pods::config_map(&name, "text", &"x".repeat(200 << 10));
         let said = cluster.feed("apply --context small --request-timeout 2s -f -", &manifest);
         if said.code != Some(0) {
             said.refused(3, &[]);
@@ -108,10 +108,9 @@ fn a_disk_that_becomes_full_ends_the_daemon_with_a_reason_and_what_was_acknowled
         acknowledged.push(name);
     }
     assert!(acknowledged.len() < 200, "a full disk takes no more");
-    println!("a full disk took {} more MiB", acknowledged.len());
-    let ended = until("the end of the daemon", PATIENCE, || {
-        daemon.ended().ok_or_else(|| fs::read_to_string(&log).unwrap())
-    });
+    println!("a full disk took {} more objects of 200 KiB", acknowledged.len());
+    let ended =
+        until("the end of the daemon", PATIENCE, || daemon.ended().ok_or_else(|| fs::read_to_string(&log).unwrap()));
     let said = fs::read_to_string(&log).unwrap();
     assert_eq!(ended.code(), Some(1), "{said}");
     assert!(said.contains("No space left on device") && said.contains("\n  hint: "), "{said}");

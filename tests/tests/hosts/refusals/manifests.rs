@@ -22,17 +22,17 @@ fn a_manifest_that_is_too_large_or_misspelt_is_refused_with_its_place_and_nothin
     apply("misspelt.yaml").refused(1, &[&format!("misspelt.yaml:{line}"), "replica", "replicas"]);
 
     file("type.yaml", &pods::deployment("web", 3).trim_start().replace("replicas: 3", "replicas: three"));
-    apply("type.yaml").refused(1, &["type.yaml:6", "replicas"]);
+    apply("type.yaml").refused_because(1, &["type.yaml:6", "replicas"]);
 
     file("indent.yaml", "apiVersion: v1\nkind: ConfigMap\n metadata:\n  name: a\n");
-    apply("indent.yaml").refused(1, &["indent.yaml:3"]);
+    apply("indent.yaml").refused_because(1, &["indent.yaml:3"]);
 
     file("kind.yaml", "apiVersion: apps/v1\nkind: Deploymint\nmetadata:\n  name: a\n");
-    apply("kind.yaml").refused(1, &["kind.yaml", "Deploymint"]);
+    apply("kind.yaml").refused_because(1, &["kind.yaml", "Deploymint"]);
 
     // What is sound in a file with a fault is not applied either.
     file("both.yaml", &(pods::config_map("sound", "a", "b") + "---\n" + &misspelt));
     apply("both.yaml").refused(1, &["both.yaml", "replica"]);
 
-    apply("nowhere.yaml").refused(1, &["nowhere.yaml"]);
+    apply("nowhere.yaml").refused_because(1, &["nowhere.yaml"]);
 }

@@ -26,8 +26,10 @@ fn a_daemon_whose_port_is_taken_or_that_finds_no_docker_engine_leaves_nothing() 
         let engine = start(verb, "--listen 10.99.0.1:7500 --docker unix:///nonexistent/docker.sock");
         engine.refused(1, &["/nonexistent/docker.sock", "--docker", "--simulated"]);
     }
-    start("up", "--listen 10.99.0.1:7500 --docker tcp://127.0.0.1:2375").refused(2, &["tcp://127.0.0.1:2375", "unix://"]);
+    start("up", "--listen 10.99.0.1:7500 --docker tcp://127.0.0.1:2375")
+        .refused(2, &["tcp://127.0.0.1:2375", "unix://"]);
 
-    let second = cluster.start_in_vain(Some("n1"), "up --context vain --listen 10.99.0.1:7501 --data-dir /var/lib/quorate-dev/n1/data");
+    let second = cluster
+        .start_in_vain(Some("n1"), "up --context vain --listen 10.99.0.1:7501 --data-dir /var/lib/quorate-dev/n1/data");
     second.refused(1, &["/var/lib/quorate-dev/n1/data", "--data-dir"]);
 }

@@ -17,8 +17,9 @@ const JOINER: &str = "--listen 10.99.0.254:7500 --simulated --name n9";
 /// Tries to join with a token, and checks that it changes nothing, neither in the cluster nor at the joiner.
 fn join_in_vain(cluster: &Cluster, token: &str) -> Said {
     let data = cluster.directory().join("joiner");
-    let said =
-        in_vain(cluster, || cluster.start_in_vain(None, &format!("join {token} {JOINER} --data-dir {}", data.display())));
+    let said = in_vain(cluster, || {
+        cluster.start_in_vain(None, &format!("join {token} {JOINER} --data-dir {}", data.display()))
+    });
     left_nothing(&data);
     said
 }
