@@ -24,7 +24,7 @@ pub(crate) struct Chosen<'a> {
 /// # Errors
 /// If nothing says which cluster is meant.
 pub(crate) fn choose<'a>(global: &Global, config: &'a Config, is_node: bool) -> Result<Chosen<'a>, Refusal> {
-    let named = global.context.as_deref();
+    let named = global.context.as_deref().filter(|name| !name.is_empty()); // as a variable of the environment, empty is not set
     let only_sockets = global.endpoint.iter().all(|endpoint| endpoint.starts_with(local::SCHEME));
     let context = match config.choose(named) {
         Ok((_, context)) => context,
@@ -78,6 +78,7 @@ mod tests {
         let not_chosen = one_context(&["n1:7443"], None);
         let local = "unix:///run/quorate/api.sock as root";
         assert_eq!(chosen("quorate get nodes", &none, true), local);
+        assert_eq!(chosen("quorate get nodes --context=", &none, true), local);
         assert_eq!(chosen("quorate get nodes", &dev, true), "n1:7443, n2:7443 as the context's user");
         assert_eq!(chosen("quorate status --endpoint n3:7443", &dev, true), "n3:7443 as the context's user");
         assert_eq!(chosen("quorate status --endpoint unix:///a.sock", &none, false), "unix:///a.sock as root");
