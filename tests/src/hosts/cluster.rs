@@ -289,10 +289,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let said = self.run("dev down");
+        let removed = self.command("dev down").output();
         // A story that fails already has something better to say.
         if !thread::panicking() {
-            let _ = said.done();
+            let removed = removed.unwrap();
+            assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
         }
     }
 }

@@ -111,9 +111,10 @@ fn a_pod_whose_config_map_does_not_exist_says_so_and_starts_when_it_appears() {
 
     let begun = now();
     cluster.apply(&pods::config_map("later", "greeting", "hello"));
-    until("a pod that is ready", PATIENCE, || pods::ready(&cluster, "web", 1, &HOSTS));
+    let pods = until("a pod that is ready", PATIENCE, || pods::ready(&cluster, "web", 1, &HOSTS));
     println!("it runs {} after what it waited for", since(begun));
-    let container = until("its container", PATIENCE, || pods::container(&cluster, &pod.node, &pod.name));
-    let read = cluster.on(&pod.node, &format!("docker exec {container} cat /etc/later/greeting")).done();
+    let node = &pods[0].node;
+    let container = until("its container", PATIENCE, || pods::container(&cluster, node, &pod.name));
+    let read = cluster.on(node, &format!("docker exec {container} cat /etc/later/greeting")).done();
     assert_eq!(read, "hello");
 }
