@@ -18,9 +18,9 @@ run 30s
 apply api
 show containers
 ----
-error: nothing was read
+error: nothing was written
   because: no quorum: the newest state cannot be confirmed
-  hint: without a quorum only stale answers can be given: see `quorate status`
+  hint: try again, and see `quorate status` for who can be reached
 web/1   n1  Ready
 web/2   n2  Ready
 web/3   n3  Ready

@@ -171,7 +171,7 @@ impl Shared {
     {
         let mut attempt = 0;
         loop {
-            let snapshot = self.desired.snapshot(Read::Linearizable).await?;
+            let snapshot = self.desired.snapshot(Read::Linearizable).await.map_err(not_changed)?;
             let plan = decide(&snapshot, &Moment { wall: self.clock.wall(), request, settings: &self.settings })?;
             if dry_run || plan.txn.writes.is_empty() {
                 return Ok(one(changed(plan.change, plan.object, plan.seen, plan.warnings)));
@@ -237,6 +237,16 @@ fn changed(change: ChangeKind, object: Object, revision: Option<Revision>, warni
         None => object,
     };
     Answer::Changed { change, object: shown.to_document(), warnings }
+}
+
+/// A change that could not even be decided on: whoever asked for it did not ask to read.
+fn not_changed(refusal: Refusal) -> Refusal {
+    let unavailable = refusal.reason == Reason::Unavailable;
+    let refusal = Refusal { what: "nothing was written".to_owned(), ..refusal };
+    match unavailable {
+        true => refusal.hint("try again, and see `quorate status` for who can be reached"),
+        false => refusal,
+    }
 }
 
 fn contended(what: &str, key: &Key) -> Refusal {
