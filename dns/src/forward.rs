@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_net::{DnsError, NetError, runtime::TokioRuntimeProvider};
 use hickory_proto::{
-    op::{Query, ResponseCode},
+    op::ResponseCode,
     rr::{Name, Record, RecordType},
 };
 use hickory_resolver::{
@@ -87,10 +87,5 @@ impl Upstream {
                 Answer::empty(ResponseCode::ServFail)
             }
         }
-    }
-
-    /// Asks what a whole question asks.
-    pub(crate) async fn answer(&self, question: &Query) -> Answer {
-        self.ask(&question.name, question.query_type).await
     }
 }

@@ -10,7 +10,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use hickory_proto::op::ResponseCode;
+use hickory_net::xfer::Protocol;
+use hickory_proto::op::{Query, ResponseCode};
+use hickory_server::server::Request;
 use ipnet::Ipv4Net;
 use quorate_proto::world::Random;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,7 +21,7 @@ use crate::{
     StartError,
     answer::{self, Answer, Verdict},
     forward::Upstream,
-    message::{self, Question, Read},
+    message::{self, Response, Screen},
     server,
     settings::Settings,
     shuffle::Shuffle,
@@ -50,15 +52,13 @@ pub struct Config {
 pub struct Limits {
     /// Questions about names outside the cluster under way at once; beyond, they fail at once.
     pub forwards: usize,
-    /// TCP connections open at once, over all addresses; beyond, new ones wait to be accepted.
-    pub connections: usize,
     /// Answers about names outside the cluster that are kept.
     pub cache: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { forwards: 1024, connections: 256, cache: 8192 }
+        Self { forwards: 1024, cache: 8192 }
     }
 }
 
@@ -86,24 +86,6 @@ struct Inner {
     upstream: Option<Upstream>,
     shuffle: Shuffle,
     listening: Vec<SocketAddr>,
-}
-
-/// What can be said of a question at once.
-pub(crate) enum Reply {
-    /// Nothing, ever.
-    Silence,
-    /// This.
-    Now(Bytes),
-    /// Others have to be asked first.
-    Later(Box<Pending>),
-}
-
-/// A question others have to be asked about.
-pub(crate) struct Pending {
-    question: Box<Question>,
-    transport: Transport,
-    upstream: Upstream,
-    alias: Option<(Answer, hickory_proto::rr::Name)>,
 }
 
 impl Names {
@@ -134,7 +116,7 @@ impl Names {
                 listening: sockets.iter().map(|socket| socket.address).collect(),
             }),
         };
-        server::serve(&names, sockets, config.limits.connections, tasks, shutdown);
+        server::serve(&names, sockets, tasks, shutdown);
         Ok(names)
     }
 
@@ -157,35 +139,47 @@ impl Names {
 
     /// Answers a message; `None` for what must not be answered. Names of the cluster take no waiting; others may take seconds.
     pub async fn answer(&self, message: &[u8], transport: Transport, source: SocketAddr) -> Option<Bytes> {
-        match self.reply(message, transport, source) {
-            Reply::Silence => None,
-            Reply::Now(answer) => Some(answer),
-            Reply::Later(pending) => Some(pending.answer().await),
+        match message::screen(message) {
+            Screen::Silence => None,
+            Screen::Error(asked, code) => Some(message::bare(&asked, code)),
+            // hickory has no word for QUIC without its own listener; what is written depends on our `transport` alone.
+            Screen::Question(asked) => match Request::from_bytes(message.to_vec(), source, Protocol::Tcp) {
+                Ok(request) => Some(self.respond(&request, transport).await.bytes()),
+                Err(_) => Some(message::bare(&asked, ResponseCode::FormErr)),
+            },
         }
     }
 
-    /// Answers a message as far as that takes no waiting.
-    pub(crate) fn reply(&self, message: &[u8], transport: Transport, source: SocketAddr) -> Reply {
-        let question = match message::read(message) {
-            Read::Question(question) => question,
-            Read::Silence => return Reply::Silence,
-            Read::Error(bytes) => return Reply::Now(bytes),
+    /// What a request gets that passed [`message::screen`].
+    pub(crate) async fn respond<'a>(&self, request: &'a Request, transport: Transport) -> Response<'a> {
+        let answer = match request.request_info() {
+            Ok(_) if request.version() > 0 => Answer::empty(ResponseCode::BADVERS),
+            Ok(info) => self.decide(info.query.original(), info.src.ip()).await,
+            Err(_) => Answer::empty(ResponseCode::FormErr),
         };
-        let Inner { settings, zone, upstream, shuffle, .. } = &*self.inner;
-        let now = |answer: &Answer| Reply::Now(message::write(&question, answer, upstream.is_some(), transport));
-        if !self.may_ask(source.ip()) {
-            return now(&Answer::empty(ResponseCode::Refused));
+        Response::new(request, answer, self.inner.upstream.is_some(), transport)
+    }
+
+    /// What a question gets: from the zone at once, or from others after a while.
+    async fn decide(&self, question: &Query, source: IpAddr) -> Answer {
+        if !self.may_ask(source) {
+            return Answer::empty(ResponseCode::Refused);
         }
-        let verdict = answer::answer(settings, zone.load().as_deref(), &question.query, || shuffle.number());
-        let (alias, upstream) = match (verdict, upstream) {
-            (Verdict::Answer(answer), _) => return now(&answer),
-            (Verdict::Outside, Some(upstream)) => (None, upstream.clone()),
-            (Verdict::Alias(answer, target), Some(upstream)) => (Some((answer, target)), upstream.clone()),
+        let Inner { settings, zone, upstream, shuffle, .. } = &*self.inner;
+        let verdict = answer::answer(settings, zone.load().as_deref(), question, || shuffle.number());
+        match (verdict, upstream) {
+            (Verdict::Answer(answer), _) | (Verdict::Alias(answer, _), None) => answer,
+            (Verdict::Outside, Some(upstream)) => upstream.ask(&question.name, question.query_type).await,
             // Without resolvers we know of no other names, and do not claim to.
-            (Verdict::Outside, None) => return now(&Answer::empty(ResponseCode::Refused)),
-            (Verdict::Alias(answer, _), None) => return now(&answer),
-        };
-        Reply::Later(Box::new(Pending { question, transport, upstream, alias }))
+            (Verdict::Outside, None) => Answer::empty(ResponseCode::Refused),
+            (Verdict::Alias(mut ours, target), Some(upstream)) => {
+                let theirs = upstream.ask(&target, question.query_type).await;
+                ours.code = theirs.code;
+                ours.answers.extend(theirs.answers);
+                ours.authorities = theirs.authorities;
+                ours
+            }
+        }
     }
 
     /// Private, shared and link-local networks, loopback, and those that were named. Anyone else could use us to flood a third party.
@@ -203,23 +197,6 @@ impl Names {
                 None => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
             },
         }
-    }
-}
-
-impl Pending {
-    /// Asks the others.
-    pub(crate) async fn answer(self) -> Bytes {
-        let answer = match self.alias {
-            None => self.upstream.answer(&self.question.query).await,
-            Some((mut ours, target)) => {
-                let theirs = self.upstream.ask(&target, self.question.query.query_type).await;
-                ours.code = theirs.code;
-                ours.answers.extend(theirs.answers);
-                ours.authorities = theirs.authorities;
-                ours
-            }
-        };
-        message::write(&self.question, &answer, true, self.transport)
     }
 }
 

@@ -1,32 +1,39 @@
-//! Questions over UDP and TCP.
+//! Questions over UDP and TCP: hickory's server reads and sends, [`Names`] decides.
 //!
-//! A question about the cluster is answered where it is read, without a task of its own; only what others must be asked about gets one.
+//! What hickory bounds: a message's bytes (4096 over UDP, 65 535 over TCP), a TCP connection's questions under way (one), and how long it
+//! may be idle. What it does not: how many TCP connections are open (the process's file descriptors do, and without any left it tries to
+//! accept without a pause), how many datagrams are being answered (names of the cluster take no waiting, those of others have their limit),
+//! and the space it sets aside for as many questions as a header claims. A message it cannot read gets a bare `FORMERR` from it, even
+//! one that says it is an answer; that is itself an answer that can be read and so gets none: two servers of this kind make no loop.
 //!
-//! Invariant: each socket has one address, so an answer leaves from the address that was asked; every wait has a deadline, and all of it
-//! stops at the token.
+//! hickory logs two lines per question at `info`, under `hickory_server`: filter that target at `warn`, or they are most of the work.
+//!
+//! Invariant: each socket has one address, so an answer leaves from the address that was asked; all of it stops at the token.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
+use async_trait::async_trait;
+use hickory_net::{runtime::Time, xfer::Protocol};
+use hickory_proto::op::{Header, HeaderCounts, Metadata};
+use hickory_server::{
+    server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server},
+    zone_handler::MessageResponseBuilder,
+};
 use quorate_proto::refusal::{Reason, Refusal};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
-use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    message::MAX_QUESTION,
-    names::{Names, Reply, Transport},
-    stream,
+    message::{self, Screen},
+    names::{Names, Transport},
 };
 
 /// How long a TCP connection may ask nothing, or not take its answer.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long to leave a socket alone that failed, for instance because there are no file descriptors left.
-const AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// Answers a TCP connection may have waiting: its questions are answered one after the other.
+const UNSENT: usize = 1;
 /// Bytes of questions the kernel may hold for us: what arrives while we are busy with others.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -97,99 +104,69 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     const BACKLOG: i32 = 1024;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    // Connections inherit it: an answer is not held back until the last one was acknowledged.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Answers on all sockets until the token stops it.
-pub(crate) fn serve(
-    names: &Names,
-    sockets: Vec<Sockets>,
-    max_connections: usize,
-    tasks: &TaskTracker,
-    shutdown: &CancellationToken,
-) {
-    let connections = Arc::new(Semaphore::new(max_connections));
-    for Sockets { udp, tcp, .. } in sockets {
-        let udp = serve_udp(names.clone(), Arc::new(udp), tasks.clone(), shutdown.clone());
-        let tcp = serve_tcp(names.clone(), tcp, Arc::clone(&connections), tasks.clone(), shutdown.clone());
-        let until = shutdown.clone();
-        tasks.spawn(async move { until.run_until_cancelled(udp).await });
-        let until = shutdown.clone();
-        tasks.spawn(async move { until.run_until_cancelled(tcp).await });
+/// Answers on all sockets until the token stops it. Each has a server of its own, so that the end of one is noticed.
+pub(crate) fn serve(names: &Names, sockets: Vec<Sockets>, tasks: &TaskTracker, shutdown: &CancellationToken) {
+    for Sockets { address, udp, tcp } in sockets {
+        let mut over_udp = Server::new(Handler(names.clone()));
+        over_udp.register_socket(udp);
+        tasks.spawn(run(over_udp, address, "UDP", shutdown.clone()));
+        let mut over_tcp = Server::new(Handler(names.clone()));
+        over_tcp.register_listener(tcp, IDLE, UNSENT);
+        tasks.spawn(run(over_tcp, address, "TCP", shutdown.clone()));
     }
 }
 
-async fn serve_udp(names: Names, socket: Arc<UdpSocket>, tasks: TaskTracker, shutdown: CancellationToken) {
-    let mut buffer = [0; MAX_QUESTION];
-    loop {
-        let (length, source) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(%error, "a question could not be received");
-                sleep(AFTER_FAILURE).await;
-                continue;
-            }
-        };
-        match names.reply(&buffer[..length], Transport::Udp, source) {
-            Reply::Silence => {}
-            Reply::Now(answer) => send(&socket, &answer, source).await,
-            Reply::Later(pending) => {
-                let (socket, shutdown) = (Arc::clone(&socket), shutdown.clone());
-                tasks.spawn(async move {
-                    if let Some(answer) = shutdown.run_until_cancelled(pending.answer()).await {
-                        send(&socket, &answer, source).await;
-                    }
-                });
+async fn run(mut server: Server<Handler>, address: SocketAddr, transport: &'static str, shutdown: CancellationToken) {
+    match shutdown.run_until_cancelled(server.block_until_done()).await {
+        Some(ended) => {
+            let error = ended.err().map(tracing::field::display);
+            tracing::error!(%address, transport, error, "names are no longer answered here");
+        }
+        None => {
+            if let Err(error) = server.shutdown_gracefully().await {
+                tracing::debug!(%address, transport, %error, "answering names ended with an error");
             }
         }
     }
 }
 
-async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
-    if let Err(error) = socket.send_to(answer, to).await {
-        tracing::debug!(%to, %error, "an answer could not be sent");
-    }
-}
+/// What hickory asks for every message it could read.
+struct Handler(Names);
 
-async fn serve_tcp(
-    names: Names,
-    listener: TcpListener,
-    connections: Arc<Semaphore>,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
-) {
-    while let Ok(permit) = Arc::clone(&connections).acquire_owned().await {
-        let (stream, source) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "a connection could not be accepted");
-                sleep(AFTER_FAILURE).await;
-                continue;
+#[async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut asker: R) -> ResponseInfo {
+        let transport = match request.protocol() {
+            Protocol::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        let sent = match message::screen(request.as_slice()) {
+            Screen::Silence => return unsent(request.metadata),
+            Screen::Error(asked, code) => {
+                let builder = MessageResponseBuilder::from_message_request(request);
+                asker.send_response(builder.error_msg(&asked, code)).await
+            }
+            Screen::Question(_) => {
+                let response = self.0.respond(request, transport).await;
+                asker.send_response(response.message()).await
             }
         };
-        let (names, shutdown) = (names.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            if let Some(Err(error)) = shutdown.run_until_cancelled(connection(&names, stream, source)).await {
-                tracing::debug!(%source, %error, "a connection was closed");
-            }
-            drop(permit);
-        });
+        sent.unwrap_or_else(|error| {
+            tracing::debug!(to = %request.src(), %error, "an answer could not be sent");
+            unsent(request.metadata)
+        })
     }
 }
 
-async fn connection(names: &Names, mut stream: TcpStream, source: SocketAddr) -> Result<(), stream::FrameError> {
-    let broken = stream::FrameError::Broken;
-    stream.set_nodelay(true).map_err(broken)?;
-    // Who asks nothing, or does not listen, makes room for others.
-    while let Ok(Some(question)) = timeout(IDLE, stream::read(&mut stream)).await.unwrap_or(Ok(None)) {
-        let Some(answer) = names.answer(&question, Transport::Tcp, source).await else { break };
-        match timeout(IDLE, stream::write(&mut stream, &answer)).await {
-            Ok(written) => written.map_err(broken)?,
-            Err(_) => break,
-        }
-    }
-    Ok(())
+/// hickory wants to be told what was sent: nothing.
+fn unsent(metadata: Metadata) -> ResponseInfo {
+    Header { metadata, counts: HeaderCounts::default() }.into()
 }

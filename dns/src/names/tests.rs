@@ -29,15 +29,18 @@ impl Random for Sevens {
     }
 }
 
-fn start(settings: Arc<Settings>, upstreams: &[SocketAddr]) -> (Names, DropGuard) {
-    let shutdown = CancellationToken::new();
-    let config = Config {
+fn config(settings: Arc<Settings>, upstreams: &[SocketAddr]) -> Config {
+    Config {
         settings,
         listen: vec!["127.53.0.1:0".parse().unwrap()],
         upstreams: upstreams.to_vec(),
         clients: vec![],
         limits: Limits::default(),
-    };
+    }
+}
+
+fn start(config: Config) -> (Names, DropGuard) {
+    let shutdown = CancellationToken::new();
     let names = Names::start(config, &Sevens, &TaskTracker::new(), &shutdown).unwrap();
     (names, shutdown.drop_guard())
 }
@@ -54,7 +57,7 @@ fn zone_of(settings: &Arc<Settings>, web: [u8; 4]) -> Arc<Zone> {
 
 /// Answers with a zone of its own, until the guard is dropped.
 pub(crate) fn started(upstreams: &[SocketAddr]) -> (Names, DropGuard) {
-    let (names, guard) = start(settings(), upstreams);
+    let (names, guard) = start(config(settings(), upstreams));
     names.publish(zone_of(&settings(), [10, 213, 0, 20]));
     (names, guard)
 }
@@ -64,7 +67,7 @@ fn elsewhere() -> (Names, DropGuard) {
     let range = |second| Ipv4Net::new_assert([10, second, 0, 0].into(), 16);
     let settings = Settings::new("example.com", range(1), range(2), [10, 1, 0, 10].into(), "other").unwrap();
     let settings = Arc::new(settings);
-    let (names, guard) = start(Arc::clone(&settings), &[]);
+    let (names, guard) = start(config(Arc::clone(&settings), &[]));
     names.publish(zone_of(&settings, [192, 0, 2, 80]));
     (names, guard)
 }
@@ -92,6 +95,11 @@ async fn over_udp(names: &Names, message: &Message) -> Message {
 }
 
 async fn over_tcp(names: &Names, messages: &[Message]) -> Vec<Message> {
+    over_tcp_each(names, messages, messages.len()).await
+}
+
+/// Sends messages on one connection, and reads as many answers as are expected.
+async fn over_tcp_each(names: &Names, messages: &[Message], expected: usize) -> Vec<Message> {
     let mut stream = TcpStream::connect(names.addresses()[0]).await.unwrap();
     let mut answers = Vec::new();
     for message in messages {
@@ -99,7 +107,7 @@ async fn over_tcp(names: &Names, messages: &[Message]) -> Vec<Message> {
         stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
     }
-    for _ in messages {
+    for _ in 0..expected {
         let mut bytes = vec![0; usize::from(timeout(PATIENCE, stream.read_u16()).await.unwrap().unwrap())];
         stream.read_exact(&mut bytes).await.unwrap();
         answers.push(Message::from_vec(&bytes).unwrap());
@@ -128,7 +136,7 @@ async fn a_service_is_found_over_udp_and_over_tcp() {
 
 #[tokio::test]
 async fn what_is_published_is_what_the_next_question_gets() {
-    let (names, _guard) = start(settings(), &[]);
+    let (names, _guard) = start(config(settings(), &[]));
     let ask = question("web.shop.svc.cluster.local.");
     assert_eq!(over_udp(&names, &ask).await.metadata.response_code, ResponseCode::ServFail);
     for last in [20, 21, 22] {
@@ -184,14 +192,43 @@ async fn what_is_no_question_gets_an_error_or_nothing() {
         (cut, ResponseCode::FormErr),
     ];
     for (bytes, code) in coded {
-        let answer = names.answer(&bytes, Transport::Udp, source).await.unwrap();
-        let answer = Message::from_vec(&answer).unwrap();
-        assert_eq!((answer.metadata.id, answer.metadata.response_code), (99, code));
+        let handed_in = names.answer(&bytes, Transport::Quic, source).await.unwrap();
+        for answer in [handed_in.to_vec(), over_udp_raw(&names, &bytes).await] {
+            let answer = Message::from_vec(&answer).unwrap();
+            assert_eq!((answer.metadata.id, answer.metadata.response_code), (99, code));
+        }
     }
     let reply = with(&|message| message.metadata.message_type = MessageType::Response);
     for silent in [&reply[..], &[], &[7; 11]] {
-        assert_eq!(names.answer(silent, Transport::Udp, source).await, None);
+        assert_eq!(names.answer(silent, Transport::Quic, source).await, None);
     }
+}
+
+#[tokio::test]
+async fn an_answer_sent_to_us_is_never_answered() {
+    let (names, _guard) = started(&[]);
+    let mut answer = question("web.shop.svc.cluster.local.");
+    answer.metadata.message_type = MessageType::Response;
+    let mut after = question("web.shop.svc.cluster.local.");
+    after.metadata.id = 100;
+    let answers = over_tcp_each(&names, &[answer, after], 1).await;
+    assert_eq!(
+        answers[0].metadata.id, 100,
+        "questions of a connection are answered in order, and the first got nothing"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_nothing_more_is_closed() {
+    let (names, _guard) = started(&[]);
+    let mut stream = TcpStream::connect(names.addresses()[0]).await.unwrap();
+    let bytes = question("web.shop.svc.cluster.local.").to_vec().unwrap();
+    stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut answer).await.unwrap();
+    let end = timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap();
+    assert_eq!(end, 0);
 }
 
 #[tokio::test]
@@ -207,7 +244,7 @@ async fn bytes_of_any_kind_end_no_server() {
         }
         // What matters is that it comes back at all, and from a source that may not make us ask others.
         names.answer(&bytes, Transport::Udp, "192.0.2.1:53".parse().unwrap()).await;
-        names.reply(&bytes, Transport::Tcp, "10.214.1.5:53".parse().unwrap());
+        names.answer(&bytes, Transport::Tcp, "10.214.1.5:53".parse().unwrap()).await;
     }
 }
 
@@ -248,6 +285,17 @@ async fn names_of_others_are_asked_of_others_and_remembered() {
 }
 
 #[tokio::test]
+async fn beyond_the_limit_names_of_others_fail_at_once_and_those_of_the_cluster_do_not() {
+    let (theirs, _their_guard) = elsewhere();
+    let limits = Limits { forwards: 0, ..Limits::default() };
+    let (ours, _guard) = start(Config { limits, ..config(settings(), theirs.addresses()) });
+    ours.publish(zone_of(&settings(), [10, 213, 0, 20]));
+    let failed = over_udp(&ours, &question("web.shop.svc.example.com.")).await;
+    assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(addresses(&over_udp(&ours, &question("web.shop.svc.cluster.local.")).await), ["10.213.0.20"]);
+}
+
+#[tokio::test]
 async fn without_resolvers_names_of_others_are_refused_and_ourselves_is_no_resolver() {
     let (names, _guard) = started(&["10.213.0.10:53".parse().unwrap()]);
     let answer = over_udp(&names, &question("www.example.com.")).await;
@@ -277,13 +325,7 @@ async fn strangers_are_refused() {
 async fn a_port_that_is_taken_is_named_with_what_to_do() {
     let (first, _guard) = started(&[]);
     let taken = first.addresses()[0];
-    let config = Config {
-        settings: settings(),
-        listen: vec![taken],
-        upstreams: vec![],
-        clients: vec![],
-        limits: Limits::default(),
-    };
+    let config = Config { listen: vec![taken], ..config(settings(), &[]) };
     let error = Names::start(config, &Sevens, &TaskTracker::new(), &CancellationToken::new()).unwrap_err();
     let StartError::Bind(error) = error else { panic!("{error}") };
     let refusal = error.refusal();
@@ -294,14 +336,7 @@ async fn a_port_that_is_taken_is_named_with_what_to_do() {
 #[tokio::test]
 async fn everything_stops_at_the_token() {
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let config = Config {
-        settings: settings(),
-        listen: vec!["127.53.0.1:0".parse().unwrap()],
-        upstreams: vec![],
-        clients: vec![],
-        limits: Limits::default(),
-    };
-    let names = Names::start(config, &Sevens, &tasks, &shutdown).unwrap();
+    let names = Names::start(config(settings(), &[]), &Sevens, &tasks, &shutdown).unwrap();
     let idle = TcpStream::connect(names.addresses()[0]).await.unwrap();
     shutdown.cancel();
     tasks.close();
