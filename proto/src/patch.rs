@@ -46,7 +46,12 @@ struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    fn map(&mut self, last: Option<&'a Value>, wanted: &'a Map<String, Value>, live: &Map<String, Value>) -> Map<String, Value> {
+    fn map(
+        &mut self,
+        last: Option<&'a Value>,
+        wanted: &'a Map<String, Value>,
+        live: &Map<String, Value>,
+    ) -> Map<String, Value> {
         let mut merged = live.clone();
         if let Some(Value::Object(last)) = last {
             merged.retain(|field, _| wanted.contains_key(field) || !last.contains_key(field));
@@ -66,12 +71,10 @@ impl<'a> Path<'a> {
 
     fn value(&mut self, last: Option<&'a Value>, wanted: &'a Value, live: Option<&Value>) -> Value {
         match (wanted, live) {
-            (Value::Object(wanted), Some(Value::Object(live))) => {
-                match merge_key(self.kind, &self.fields) {
-                    Merge::Replace => without_nulls(&Value::Object(wanted.clone())),
-                    merge => Value::Object(self.one_of_or_all(merge == Merge::RetainKeys, last, wanted, live)),
-                }
-            }
+            (Value::Object(wanted), Some(Value::Object(live))) => match merge_key(self.kind, &self.fields) {
+                Merge::Replace => without_nulls(&Value::Object(wanted.clone())),
+                merge => Value::Object(self.one_of_or_all(merge == Merge::RetainKeys, last, wanted, live)),
+            },
             (Value::Array(wanted), Some(Value::Array(live))) => Value::Array(self.list(last, wanted, live)),
             _ => without_nulls(wanted),
         }
