@@ -18,7 +18,7 @@ fn make(cluster: &Cluster) -> Vec<u64> {
     cluster.make();
     cluster.load_images();
     cluster.apply(&pods::deployment("web", 3));
-    until("three ready pods", PATIENCE, || pods::ready(&cluster, "web", 3, &HOSTS));
+    until("three ready pods", PATIENCE, || pods::ready(cluster, "web", 3, &HOSTS));
     let networks = networks();
     assert_eq!(networks.len(), 3);
     // daemon, engine and its containerd, a shim, a holder and a container for each pod, on each host.

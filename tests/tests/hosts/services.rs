@@ -67,10 +67,7 @@ fn the_name_of_a_service_resolves_on_every_node_and_its_pods_are_told_where_it_i
             assert!(environment.lines().any(|found| found == line), "{line} in\n{environment}");
         }
         let resolver = run("cat /etc/resolv.conf").done();
-        assert!(
-            resolver.contains("nameserver 10.213.0.10") && resolver.contains("default.svc.cluster.local"),
-            "{resolver}"
-        );
+        assert!(resolver.contains("default.svc.cluster.local"), "{resolver}");
         let said = run("nslookup -type=a web.default.svc.cluster.local").done();
         assert!(said.contains(&address), "{said}");
         let page = until("a page", PATIENCE, || {

@@ -60,7 +60,7 @@ fn a_token_that_is_wrong_spent_revoked_expired_or_of_another_cluster_lets_nobody
         so(said.out.contains("Leader:     o1"), said.to_string())
     });
     let foreign: Token = cluster.done("token create --context other").trim().parse().unwrap();
-    let misled = Token { addresses: token.addresses.clone(), ..foreign };
+    let misled = Token { addresses: token.addresses, ..foreign };
     join_in_vain(&cluster, &misled.reveal()).refused(1, &["cluster"]);
 
     // Its node is told to join ours.
