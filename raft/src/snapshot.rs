@@ -11,7 +11,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::FileExt,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -39,6 +39,9 @@ const MAX_ROW_KEY: usize = 2 * MAX_KEY + 64;
 
 /// The longest value of a row: a document, and what is around it.
 const MAX_ROW_VALUE: usize = MAX_TXN + (64 << 10);
+
+/// Held while a snapshot becomes the newest.
+static KEEPING: Mutex<()> = Mutex::new(());
 
 /// Marks the end of the rows.
 const END: u8 = 0xff;
@@ -112,6 +115,8 @@ impl Vault {
         };
         let snapshot = SnapshotFile { data, blocks };
         let header = snapshot.verify()?;
+        // One that is built and one that is received may be finished at once: the older must not take the newer's place in between.
+        let _one_at_a_time = KEEPING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(current) = self.current()?
             && current.read()?.0.last > header.last
         {

@@ -523,7 +523,13 @@ impl Inner {
     async fn pause(&self) {
         let mut status = self.status.clone();
         status.mark_unchanged();
+        let changed = async {
+            // Nobody tells the status of a store that is stopping: that is no change, and no reason to try at once for ever.
+            if status.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         // Whichever comes first: both mean the same.
-        drop(timeout(RETRY, status.changed()).await);
+        drop(timeout(RETRY, changed).await);
     }
 }
