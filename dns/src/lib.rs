@@ -15,20 +15,11 @@ mod message;
 mod names;
 mod server;
 mod shuffle;
+mod start;
 mod stream;
 
 pub use names::{Config, Limits, Names, Transport};
 pub use server::BindError;
 pub use settings::{Settings, SettingsError};
+pub use start::StartError;
 pub use zone::{Sources, Zone};
-
-/// Why answering names could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address could not be listened on.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The resolvers for other names could not be set up.
-    #[error("the resolvers for names outside the cluster cannot be used")]
-    Upstream(#[source] hickory_net::NetError),
-}
