@@ -117,7 +117,13 @@ pub(crate) struct Node {
     #[arg(long)]
     pub(crate) simulated: bool,
     /// What is logged to stderr: error, warn, info, debug, trace, or by part: info,raft=debug
-    #[arg(long, value_name = "FILTER", default_value = "info,openraft=warn,hickory_server=warn", env = "QUORATE_LOG", hide_env = true)]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info,openraft=warn,hickory_server=warn",
+        env = "QUORATE_LOG",
+        hide_env = true
+    )]
     pub(crate) log: String,
 }
 
