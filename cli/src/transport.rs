@@ -21,7 +21,7 @@ use futures_util::{
 };
 use quorate_node::world::SystemRandom;
 use quorate_proto::{
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, chain},
     request::{Answer, Request},
 };
 use tokio::{
@@ -285,17 +285,6 @@ fn merged(mut failures: Vec<Refusal>) -> Refusal {
 fn lost(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(Reason::Timeout, "the answer did not arrive", chain(error))
         .hint("whether it was done is not known; asking again is safe")
-}
-
-/// An error and all it comes from.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
