@@ -1,0 +1,141 @@
+//! Writes: a transaction is proposed here or on the leader, and tried again while that is safe.
+//!
+//! Invariant: a proposal that is answered was committed exactly once; one that is refused without being unknown was not done.
+
+use bytes::Bytes;
+use openraft::errors::{ClientWriteError, RaftError};
+use quorate_proto::{
+    ids::{NodeId, RequestId},
+    txn::{Command, MAX_OPERATIONS, MAX_TXN, Outcome, Txn},
+};
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Inner, PROPOSE, Store};
+use crate::{
+    network::NetworkError,
+    rpc::{Answer, Refused, Request},
+    types::Proposal,
+};
+
+/// Why a proposal has no outcome.
+#[derive(Debug, Error)]
+pub enum ProposeError {
+    /// There is a leader, but it hears no majority, or cannot be reached. Nothing was done.
+    #[error("no quorum: too few nodes reach each other; nothing was changed")]
+    NoQuorum,
+    /// Nobody leads. Nothing was done.
+    #[error("no leader was elected in time; nothing was changed")]
+    NoLeader,
+    /// It may have been done, or may yet be. A retry with the same request id is safe, another is not.
+    #[error("whether the change was made is not known")]
+    Unknown,
+    /// Beyond a limit.
+    #[error("a transaction of {found} {what} is beyond the limit of {limit}")]
+    TooLarge {
+        /// `operations` or `bytes`.
+        what: &'static str,
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The store was shut down, or has failed.
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+/// What one try to propose came to.
+pub(crate) enum Tried {
+    Done(Outcome),
+    /// Nothing was done; who may lead.
+    NotLeader(Option<NodeId>),
+    Unknown,
+    Stopped,
+}
+
+/// Checks a transaction against the limits.
+pub(crate) fn limits(txn: &Txn) -> Result<(), ProposeError> {
+    let check = |what, found, limit| {
+        if found > limit { Err(ProposeError::TooLarge { what, found, limit }) } else { Ok(()) }
+    };
+    check("operations", txn.operations(), MAX_OPERATIONS)?;
+    check("bytes", txn.size(), MAX_TXN)
+}
+
+impl Store {
+    /// Proposes a transaction, here or on the leader, and waits for its outcome. Tries again by itself while that is safe.
+    ///
+    /// May be dropped while it waits; the outcome is then unknown.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, request: RequestId, txn: Txn) -> Result<Outcome, ProposeError> {
+        limits(&txn)?;
+        let found = txn.size();
+        let command = crate::record::encode(&Command::Apply { request, txn }).map_err(|_| ProposeError::TooLarge {
+            what: "bytes",
+            found,
+            limit: MAX_TXN,
+        })?;
+        let began = Instant::now();
+        let (patience, deadline) =
+            (began + self.inner.timing.patience(), began + PROPOSE.max(self.inner.timing.patience()));
+        let mut unknown = false;
+        let mut led = false;
+        loop {
+            match timeout_at(deadline, self.inner.submit(command.clone())).await {
+                Ok(Tried::Done(outcome)) => return Ok(outcome),
+                Ok(Tried::Stopped) => return Err(if unknown { ProposeError::Unknown } else { ProposeError::Stopped }),
+                Ok(Tried::Unknown) => unknown = true,
+                Ok(Tried::NotLeader(Some(leader))) => {
+                    led = true;
+                    match timeout_at(deadline, self.inner.forward(leader, &command)).await {
+                        Ok(Tried::Done(outcome)) => return Ok(outcome),
+                        Ok(Tried::NotLeader(_)) => {}
+                        Ok(Tried::Unknown | Tried::Stopped) => unknown = true,
+                        Err(_) => return Err(ProposeError::Unknown),
+                    }
+                }
+                Ok(Tried::NotLeader(None)) => {}
+                Err(_) => return Err(ProposeError::Unknown),
+            }
+            // The request id makes trying again safe even when the first try may have been done.
+            if Instant::now() >= if unknown { deadline } else { patience } {
+                return Err(match (unknown, led || self.inner.is_leader()) {
+                    (true, _) => ProposeError::Unknown,
+                    (false, true) => ProposeError::NoQuorum,
+                    (false, false) => ProposeError::NoLeader,
+                });
+            }
+            self.inner.pause().await;
+        }
+    }
+}
+
+impl Inner {
+    /// Proposes here.
+    pub(crate) async fn submit(&self, command: Bytes) -> Tried {
+        match self.raft.client_write(Proposal(command)).await {
+            // Only commands are proposed here, and each has an outcome.
+            Ok(response) => response.data.0.map_or(Tried::Unknown, Tried::Done),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Tried::NotLeader(self.other(&forward))
+            }
+            Err(RaftError::APIError(_)) => Tried::Unknown,
+            Err(RaftError::Fatal(_)) => Tried::Stopped,
+        }
+    }
+
+    /// Proposes on the leader: one hop, no further.
+    async fn forward(&self, leader: NodeId, command: &Bytes) -> Tried {
+        match self.ask(leader, &Request::Propose(command.clone()), Instant::now() + PROPOSE).await {
+            Ok(Answer::Outcome(outcome)) => Tried::Done(outcome),
+            Ok(Answer::Refused(Refused::NotLeader(_) | Refused::Stranger | Refused::Malformed(_))) => {
+                Tried::NotLeader(None)
+            }
+            Err(NetworkError::Unreachable(_)) => Tried::NotLeader(None),
+            Ok(_) | Err(_) => Tried::Unknown,
+        }
+    }
+}

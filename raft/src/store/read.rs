@@ -1,0 +1,132 @@
+//! Reads: this node's own state, once it has come as far as the reader asks for.
+//!
+//! Invariant: a linearizable read sees every write that was acknowledged before it was asked for; a stale one never claims to.
+
+use std::{io, sync::Arc, time::Duration};
+
+use openraft::{
+    ReadPolicy,
+    errors::{LinearizableReadError, RaftError},
+};
+use quorate_proto::{
+    key::Key,
+    request::Read,
+    txn::{Revision, Versioned},
+};
+use thiserror::Error;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Store;
+use crate::{
+    engine::look,
+    machine,
+    record::LogId,
+    rpc::{Answer, Refused, Request},
+    watch::{Watch, WatchError},
+};
+
+/// A read waits so long for this node to catch up.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// Why a read cannot be answered.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// Nobody could confirm what the newest state is.
+    #[error("no quorum: the newest state cannot be confirmed")]
+    NoQuorum,
+    /// This node did not catch up in time.
+    #[error("this node is at revision {at}, and did not reach {wanted} in time")]
+    Behind {
+        /// Where it is.
+        at: Revision,
+        /// What was asked for.
+        wanted: Revision,
+    },
+    /// The store was shut down, or has failed.
+    #[error("the store has stopped")]
+    Stopped,
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Storage(#[source] io::Error),
+}
+
+impl Store {
+    /// Waits until this node's state may answer a read, and says at which revision it is.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read(&self, read: Read) -> Result<Revision, ReadError> {
+        let mut progress = self.inner.feed.progress();
+        match read {
+            Read::Stale => {}
+            Read::AtLeast(wanted) => {
+                let reached = timeout(CATCH_UP, progress.wait_for(|progress| progress.revision >= wanted)).await;
+                match reached {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) => return Err(ReadError::Stopped),
+                    Err(_) => return Err(ReadError::Behind { at: self.inner.revision(), wanted }),
+                }
+            }
+            Read::Linearizable => {
+                let id = self.linearize().await?;
+                let applied = |applied: &Option<LogId>| applied.is_some_and(|applied| applied.index >= id.index);
+                match timeout(CATCH_UP, progress.wait_for(|progress| applied(&progress.applied))).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) => return Err(ReadError::Stopped),
+                    Err(_) => return Err(ReadError::NoQuorum),
+                }
+            }
+        }
+        Ok(self.inner.revision())
+    }
+
+    /// All keys that begin with `prefix`, in order, and the revision they are of.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn rows(&self, prefix: &str) -> Result<(Revision, Vec<(Key, Versioned)>), ReadError> {
+        look(&*self.inner.engine, |view| machine::rows(view, prefix)).map_err(ReadError::Storage)
+    }
+
+    /// All changes after `from`; waits for those to come. Begin with the revision [`Store::rows`] returned.
+    ///
+    /// # Errors
+    /// If `from` is no longer kept.
+    pub fn watch(&self, from: Revision) -> Result<Watch, WatchError> {
+        let inner = &self.inner;
+        Watch::new(Arc::clone(&inner.feed), Arc::clone(&inner.engine), inner.shutdown.clone(), from)
+    }
+
+    async fn linearize(&self) -> Result<LogId, ReadError> {
+        let patience = Instant::now() + self.inner.timing.patience();
+        loop {
+            let leader = match timeout_at(patience, self.read_index()).await {
+                Ok(Ok(id)) => return Ok(id),
+                Ok(Err(Refused::NotLeader(leader))) => leader,
+                Ok(Err(Refused::Stopped)) => return Err(ReadError::Stopped),
+                Ok(Err(_)) | Err(_) => None,
+            };
+            if let Some(leader) = leader
+                && let Ok(Answer::ReadAt(id)) = self.inner.ask(leader, &Request::ReadIndex, patience).await
+            {
+                return Ok(id);
+            }
+            if Instant::now() >= patience {
+                return Err(ReadError::NoQuorum);
+            }
+            self.inner.pause().await;
+        }
+    }
+
+    /// Up to which entry a read must have applied, if this node leads.
+    pub(crate) async fn read_index(&self) -> Result<LogId, Refused> {
+        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((id, _)) => Ok((*id.log_id()).into()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(Refused::NotLeader(self.inner.other(&forward)))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Refused::NotLeader(None)),
+            Err(RaftError::Fatal(_)) => Err(Refused::Stopped),
+        }
+    }
+}
