@@ -108,11 +108,11 @@ pub(crate) fn open(config: &Config, storage: Storage) -> Result<Opened, OpenErro
             let path = PathBuf::from("memory");
             let engine: Arc<dyn Engine> = Arc::new(memory.clone());
             let (log, writer, meta) = check(config, &engine, None, &path)?;
-            Ok(Opened { engine, vault: Vault::Memory(memory), log, writer, meta, blocking: false })
+            Ok(Opened { engine, vault: Vault::memory(memory), log, writer, meta, blocking: false })
         }
         Storage::Disk(path) => {
             let (mark_path, database) = (path.join("mark"), path.join("db"));
-            let vault = Vault::Disk(path.join("snapshots"));
+            let vault = Vault::disk(path.join("snapshots"));
             std::fs::create_dir_all(&database).map_err(at(&database))?;
             vault.clean().map_err(at(&path))?;
             let mark = if mark_path.exists() {

@@ -40,9 +40,6 @@ const MAX_ROW_KEY: usize = 2 * MAX_KEY + 64;
 /// The longest value of a row: a document, and what is around it.
 const MAX_ROW_VALUE: usize = MAX_TXN + (64 << 10);
 
-/// Held while a snapshot becomes the newest.
-static KEEPING: Mutex<()> = Mutex::new(());
-
 /// Marks the end of the rows.
 const END: u8 = 0xff;
 
@@ -70,9 +67,16 @@ enum Data {
     Memory(Arc<Vec<Bytes>>),
 }
 
-/// Where snapshots are kept: the newest, and those that are being written.
+/// Where snapshots are kept: the newest, and those that are being written. Clones are the same vault.
 #[derive(Clone)]
-pub(crate) enum Vault {
+pub(crate) struct Vault {
+    place: Place,
+    /// Held while a snapshot becomes the newest.
+    keeping: Arc<Mutex<()>>,
+}
+
+#[derive(Clone)]
+enum Place {
     /// In a directory, as the file `current`.
     Disk(PathBuf),
     /// With the rows.
@@ -91,14 +95,29 @@ enum Target {
 }
 
 impl Vault {
+    /// A directory of this vault alone. It is made with the first snapshot.
+    pub(crate) fn disk(directory: PathBuf) -> Self {
+        Self { place: Place::Disk(directory), keeping: Arc::default() }
+    }
+
+    /// Beside the rows of a store in memory.
+    pub(crate) fn memory(memory: Memory) -> Self {
+        Self { place: Place::Memory(memory), keeping: Arc::default() }
+    }
+
+    /// Whether writing a snapshot waits for a disk.
+    pub(crate) const fn waits(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
+    }
+
     /// Begins a snapshot.
     pub(crate) fn draft(&self) -> io::Result<Draft> {
-        let target = match self {
-            Self::Disk(directory) => {
+        let target = match &self.place {
+            Place::Disk(directory) => {
                 fs::create_dir_all(directory)?;
                 Target::Disk(tempfile::Builder::new().prefix("partial-").tempfile_in(directory)?)
             }
-            Self::Memory(_) => Target::Memory(Vec::new()),
+            Place::Memory(_) => Target::Memory(Vec::new()),
         };
         Ok(Draft { target, blocks: 0 })
     }
@@ -116,18 +135,18 @@ impl Vault {
         let snapshot = SnapshotFile { data, blocks };
         let header = snapshot.verify()?;
         // One that is built and one that is received may be finished at once: the older must not take the newer's place in between.
-        let _one_at_a_time = KEEPING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(current) = self.current()?
             && current.read()?.0.last > header.last
         {
             return Ok(current);
         }
-        match (self, target) {
-            (Self::Disk(directory), Target::Disk(file)) => {
+        match (&self.place, target) {
+            (Place::Disk(directory), Target::Disk(file)) => {
                 file.persist(directory.join("current")).map_err(|error| error.error)?;
                 File::open(directory)?.sync_all()?;
             }
-            (Self::Memory(memory), Target::Memory(_)) => memory.keep(snapshot.clone()),
+            (Place::Memory(memory), Target::Memory(_)) => memory.keep(snapshot.clone()),
             _ => return Err(io::Error::other("a snapshot is kept where it was begun")),
         }
         Ok(snapshot)
@@ -149,8 +168,8 @@ impl Vault {
 
     /// The newest snapshot.
     pub(crate) fn current(&self) -> io::Result<Option<SnapshotFile>> {
-        match self {
-            Self::Disk(directory) => match File::open(directory.join("current")) {
+        match &self.place {
+            Place::Disk(directory) => match File::open(directory.join("current")) {
                 Ok(file) => {
                     let blocks = file.metadata()?.len().div_ceil((BLOCK + BLOCK_HEADER) as u64);
                     Ok(Some(SnapshotFile { data: Data::Disk(Arc::new(file)), blocks }))
@@ -158,13 +177,13 @@ impl Vault {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             },
-            Self::Memory(memory) => Ok(memory.kept()),
+            Place::Memory(memory) => Ok(memory.kept()),
         }
     }
 
     /// Removes what an interrupted build or transfer left behind.
     pub(crate) fn clean(&self) -> io::Result<()> {
-        let Self::Disk(directory) = self else { return Ok(()) };
+        let Place::Disk(directory) = &self.place else { return Ok(()) };
         if !directory.exists() {
             return Ok(());
         }
@@ -391,11 +410,17 @@ fn bounded(length: u32, limit: usize) -> io::Result<usize> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use quorate_proto::ids::NodeId;
+
     use super::*;
 
     fn header() -> Header {
+        header_at(None)
+    }
+
+    fn header_at(last: Option<record::LogId>) -> Header {
         let membership = record::Membership { voters: Vec::new(), members: BTreeSet::new() };
-        Header { last: None, membership: record::StoredMembership { log: None, membership }, meta: Vec::new() }
+        Header { last, membership: record::StoredMembership { log: None, membership }, meta: Vec::new() }
     }
 
     fn written(vault: &Vault, rows: u32) -> SnapshotFile {
@@ -409,7 +434,7 @@ mod tests {
     #[test]
     fn a_snapshot_gives_back_its_rows_also_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        for vault in [Vault::Disk(directory.path().join("snapshots")), Vault::Memory(Memory::new())] {
+        for vault in [Vault::disk(directory.path().join("snapshots")), Vault::memory(Memory::new())] {
             written(&vault, 20);
             let current = vault.current().unwrap().unwrap();
             assert!(current.blocks() > 5);
@@ -421,9 +446,34 @@ mod tests {
     }
 
     #[test]
+    fn of_snapshots_that_are_finished_at_once_the_newest_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let vaults = [(Vault::disk(directory.path().to_path_buf()), 20_u64), (Vault::memory(Memory::new()), 2_000)];
+        for (vault, rounds) in vaults {
+            for round in 0..rounds {
+                let last = |step| Some(record::LogId { term: 1, node: NodeId(1), index: round * 10 + step });
+                let begin = std::sync::Barrier::new(4);
+                std::thread::scope(|scope| {
+                    for step in 0..4 {
+                        let (vault, begin) = (&vault, &begin);
+                        let draft =
+                            Writer::new(vault.draft().unwrap(), &header_at(last(step))).unwrap().finish().unwrap();
+                        scope.spawn(move || {
+                            begin.wait();
+                            vault.keep(draft).unwrap();
+                        });
+                    }
+                });
+                let (kept, _) = vault.current().unwrap().unwrap().read().unwrap();
+                assert_eq!(kept.last, last(3), "an older one took its place");
+            }
+        }
+    }
+
+    #[test]
     fn a_snapshot_that_is_damaged_or_cut_short_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
-        let vault = Vault::Disk(directory.path().join("snapshots"));
+        let vault = Vault::disk(directory.path().join("snapshots"));
         written(&vault, 20);
         let path = directory.path().join("snapshots/current");
         let intact = fs::read(&path).unwrap();
@@ -441,7 +491,7 @@ mod tests {
     #[test]
     fn what_an_interrupted_transfer_left_is_removed() {
         let directory = tempfile::tempdir().unwrap();
-        let vault = Vault::Disk(directory.path().to_path_buf());
+        let vault = Vault::disk(directory.path().to_path_buf());
         fs::write(directory.path().join("partial-x"), b"half").unwrap();
         written(&vault, 1);
         vault.clean().unwrap();

@@ -132,14 +132,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (engine, vault) = (Arc::clone(&self.engine), self.vault.clone());
-        let (header, snapshot) = match &self.vault {
+        let (header, snapshot) = if vault.waits() {
+            let built = self.tasks.spawn_blocking(move || build(&*engine, &vault)).await;
+            built.map_err(|_| io::Error::other("the snapshot was not finished"))??
+        } else {
             // In memory nothing waits, and a simulated run must not leave its thread.
-            Vault::Memory(_) => build(&*engine, &vault)?,
-            Vault::Disk(_) => self
-                .tasks
-                .spawn_blocking(move || build(&*engine, &vault))
-                .await
-                .map_err(|_| io::Error::other("the snapshot was not finished"))??,
+            build(&*engine, &vault)?
         };
         Ok(Snapshot { meta: announce(&header)?, snapshot })
     }
