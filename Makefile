@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test unit end-to-end build install fmt lint clean help
+.PHONY: demo test unit end-to-end sim build install fmt lint clean help
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -24,6 +24,12 @@ unit: install ## The tests of every crate
 	fi
 	. tools/env
 	cargo test --workspace --no-fail-fast
+
+SEEDS ?= 1..200
+sim: install ## Simulated runs with SEEDS=1..200, or as many as you like
+	@. tools/env
+	export SEEDS="$(SEEDS)"
+	cargo test -p quorate-tests --test invented
 
 end-to-end: install ## The demo's claims, on three real hosts with real Docker Engines
 	@if [ "$$(id -u)" != 0 ]; then

@@ -3,4 +3,5 @@
 //! Invariant: nothing here is part of the product.
 
 pub mod hosts;
+pub mod seeds;
 pub mod sim;

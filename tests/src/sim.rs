@@ -8,37 +8,46 @@
 
 #![expect(clippy::expect_used, reason = "a simulation that cannot go on has failed")]
 
+mod ask;
 mod check;
+mod coverage;
+mod faults;
 mod host;
+pub mod invent;
 mod manifest;
 mod network;
 mod promise;
+mod settle;
 mod show;
 pub mod story;
 mod world;
 
-use std::{collections::BTreeMap, fmt::Write as _, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::StreamExt as _;
 use quorate_agent::runtime::simulated::Behaviour;
-use quorate_api::Caller;
 use quorate_node::{registration, settings::ClusterSettings};
 use quorate_proto::{
     ids::{ClusterId, NodeId},
-    kinds::{JOINTOKENS, NODES, PODS},
+    kinds::{JOINTOKENS, NODES},
     object::Object,
-    refusal::Refusal,
-    request::{Answer, Request},
     snapshot::Snapshot,
-    txn::{Outcome, Revision, Txn},
+    txn::{Outcome, Txn},
     world::{Clock as _, Random as _},
 };
 use serde_json::{Value, json};
 use tokio::{runtime::RngSeed, time::timeout};
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use self::{
     check::Checker,
+    coverage::Coverage,
     host::Host,
     network::Network,
     promise::Acknowledged,
@@ -50,8 +59,6 @@ compile_error!(
     "simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml"
 );
 
-/// How long nothing may change until the cluster counts as settled.
-const CALM: Duration = Duration::from_secs(4);
 /// How long a cluster may take to settle.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The id of the token with which simulated hosts join.
@@ -63,6 +70,12 @@ pub struct Sim {
     hosts: BTreeMap<String, Host>,
     indexes: show::Indexes,
     acknowledged: Acknowledged,
+    coverage: Coverage,
+    /// Whom requests go to, while it is on.
+    via: Option<String>,
+    /// What was asked and not yet answered.
+    pending: Vec<ask::Pending>,
+    tasks: TaskTracker,
 }
 
 /// Runs a script on a new simulated world.
@@ -100,7 +113,16 @@ impl Sim {
             random,
             checker,
         };
-        Self { world, hosts: BTreeMap::new(), indexes: show::Indexes::default(), acknowledged: Acknowledged::default() }
+        Self {
+            world,
+            hosts: BTreeMap::new(),
+            indexes: show::Indexes::default(),
+            acknowledged: Acknowledged::default(),
+            coverage: Coverage::default(),
+            via: None,
+            pending: Vec::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Founds a cluster on `n1` and has `n2` and so on join it; returns when all are ready and vote as they should.
@@ -128,6 +150,20 @@ impl Sim {
             ready == count && voting == voters.min(5)
         })
         .await;
+    }
+
+    /// A fault strikes a host that is on: it counts.
+    fn note_fault(&self, name: &str, how: &str) {
+        if self.host(name).is_on() {
+            let leads = self.leader().as_deref() == Some(name);
+            self.coverage.note(&format!("a {} was {how}", if leads { "leader" } else { "follower" }));
+        }
+    }
+
+    /// What happened so far that makes a run worth something.
+    #[must_use]
+    pub fn coverage(&self) -> BTreeSet<String> {
+        self.coverage.all()
     }
 
     async fn join(&mut self, name: &str) {
@@ -161,52 +197,51 @@ impl Sim {
         self.hosts.insert(name.to_owned(), host);
     }
 
-    /// Asks a node as a user would, and returns the first answer.
-    ///
-    /// # Errors
-    /// If the request was refused.
-    ///
-    /// # Panics
-    /// If the node ends without an answer.
-    pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
-        let api = self.any().services().api.clone();
-        let answer = match api.handle(Caller::User("sim".to_owned()), request).next().await {
-            Some(Answer::Refused(refusal)) => Err(refusal),
-            Some(answer) => Ok(answer),
-            None => panic!("no answer"),
-        };
-        self.acknowledged.note(&answer);
-        answer
-    }
-
-    /// Applies an object as `quorate apply` would.
-    ///
-    /// # Errors
-    /// If it was refused.
-    pub async fn apply(&self, object: Value) -> Result<(), Refusal> {
-        let object = Object::from_value(object).expect("an object").to_document();
-        let request = Request::Apply { request: self.world.random.request_id(), object, dry_run: false };
-        self.ask(request).await.map(drop)
-    }
-
-    /// A new id for a mutating request.
-    #[must_use]
-    pub fn request_id(&self) -> quorate_proto::ids::RequestId {
-        self.world.random.request_id()
-    }
-
     /// Cuts a host off from all others. It goes on by itself.
     pub fn cut(&self, name: &str) {
-        self.world.network.cut(self.host(name).id());
+        self.note_fault(name, "cut off");
+        self.world.network.change(|faults| faults.cut(self.host(name).id()));
     }
 
-    /// Ends what [`Sim::cut`] began.
+    /// Lets nothing in or out of a host, and nobody hear why, as if its processes were stopped for a while.
+    pub fn freeze(&self, name: &str) {
+        self.note_fault(name, "frozen");
+        self.world.network.change(|faults| faults.freeze(self.host(name).id()));
+    }
+
+    /// What one host sends no longer reaches the other.
+    pub fn block(&self, from: &str, to: &str) {
+        self.note_fault(from, "not heard by another");
+        let (from, to) = (self.host(from).id(), self.host(to).id());
+        self.world.network.change(|faults| faults.block(from, to));
+    }
+
+    /// Two hosts no longer reach each other; others still reach both.
+    pub fn part(&self, one: &str, other: &str) {
+        self.note_fault(one, "parted from another");
+        let (one, other) = (self.host(one).id(), self.host(other).id());
+        self.world.network.change(|faults| {
+            faults.block(one, other);
+            faults.block(other, one);
+        });
+    }
+
+    /// So many of a hundred packets are lost everywhere.
+    pub fn lose(&self, percent: u32) {
+        if percent > 0 {
+            self.coverage.note("packets lost");
+        }
+        self.world.network.change(|faults| faults.lose(percent));
+    }
+
+    /// Ends what [`Sim::cut`], [`Sim::freeze`], [`Sim::block`] and [`Sim::part`] began.
     pub fn heal(&self, name: &str) {
-        self.world.network.heal(self.host(name).id());
+        self.world.network.change(|faults| faults.heal(self.host(name).id()));
     }
 
     /// Cuts a host's power: daemon and containers are gone, and of its disk what was not synced.
     pub async fn kill(&mut self, name: &str) {
+        self.note_fault(name, "killed");
         let host = self.hosts.get_mut(name).expect("a host of this name");
         self.world.network.remove(host.id());
         host.kill(&self.world.clock).await;
@@ -214,16 +249,19 @@ impl Sim {
 
     /// Restarts a host's daemon. Its containers go on.
     pub async fn restart(&mut self, name: &str) {
+        self.note_fault(name, "restarted");
         let host = self.hosts.get_mut(name).expect("a host of this name");
         self.world.network.remove(host.id());
         host.stop().await;
         host.start(&self.world).await;
     }
 
-    /// Switches a killed host on again.
+    /// Switches a killed host on again; one that is on stays on.
     pub async fn start(&mut self, name: &str) {
         let host = self.hosts.get_mut(name).expect("a host of this name");
-        host.start(&self.world).await;
+        if !host.is_on() {
+            host.start(&self.world).await;
+        }
     }
 
     /// The name of the node that leads, as the majority sees it.
@@ -245,45 +283,6 @@ impl Sim {
     /// Lets virtual time pass.
     pub async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
-    }
-
-    /// Lets time pass until nothing changes any more. Then what was acknowledged must be so, and what is said to run must run.
-    ///
-    /// # Panics
-    /// If the cluster does not settle, or something is wrong then or was before.
-    pub async fn settle(&self) {
-        let calm = async {
-            let mut before = None;
-            loop {
-                let now = self.agreed();
-                if now.is_some() && now == before {
-                    return;
-                }
-                before = now;
-                tokio::time::sleep(CALM).await;
-            }
-        };
-        assert!(timeout(PATIENCE, calm).await.is_ok(), "the cluster does not settle:\n{}", self.account());
-        let mut wrong = self.acknowledged.broken(&self.snapshot());
-        wrong.extend(self.untrue().await);
-        wrong.extend(self.wrong());
-        assert!(wrong.is_empty(), "what must hold does not:\n{}", wrong.join("\n"));
-    }
-
-    /// The revision that all hosts have, if somebody leads, and all that are on and not cut off are well and have no pod left to end.
-    fn agreed(&self) -> Option<Revision> {
-        let leader = self.host(&self.leader()?).snapshot();
-        let well = |host: &Host| match leader.find(&NODES, None, host.name()) {
-            Some(node) => node.object.is_true("Ready") && host.snapshot().revision() == leader.revision(),
-            None => true,
-        };
-        let ending = |host: &Host| {
-            let leaving = |pod: &Object| {
-                pod.deletion_timestamp().is_some() && pod.text(&["spec", "nodeName"]) == Some(host.name())
-            };
-            leader.list(&PODS).any(|pod| leaving(&pod.object))
-        };
-        self.reachable().all(|host| well(host) && !ending(host)).then(|| leader.revision())
     }
 
     /// What was wrong so far: see [`Checker`].
@@ -312,24 +311,6 @@ impl Sim {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.hosts.keys().cloned().collect()
-    }
-
-    /// Pods that are said to be ready and do not run, and containers that run and are nobody's, on hosts that are heard.
-    async fn untrue(&self) -> Vec<String> {
-        let snapshot = self.snapshot();
-        let mut untrue = Vec::new();
-        for host in self.reachable().filter(|host| snapshot.find(&NODES, None, host.name()).is_some()) {
-            let bound = snapshot.list(&PODS).filter(|pod| pod.object.text(&["spec", "nodeName"]) == Some(host.name()));
-            let mut bound: BTreeMap<_, _> = bound.map(|pod| (pod.object.uid(), pod)).collect();
-            for container in host.containers().await {
-                if bound.remove(container.pod.uid.as_str()).is_none() {
-                    untrue.push(format!("{} runs {}, which is bound to no pod of it", host.name(), container.pod.name));
-                }
-            }
-            let idle = bound.into_values().filter(|pod| pod.object.is_true("Ready"));
-            untrue.extend(idle.map(|pod| format!("{} is said to be ready and does not run", pod.object.name())));
-        }
-        untrue
     }
 
     /// Lets time pass until something is so.
@@ -399,6 +380,6 @@ impl Sim {
     }
 
     fn any(&self) -> &Host {
-        self.reachable().next().expect("a host that is on")
+        self.reachable().next().or_else(|| self.alive().next()).expect("a host that is on")
     }
 }

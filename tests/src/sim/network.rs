@@ -1,12 +1,13 @@
-//! The simulated network: streams between hosts, with latency, that can be cut.
+//! The simulated network: streams between hosts, with latency, that can be cut, one way or both, and lose packets.
 //!
 //! A cut loses nothing at once: what is under way waits, as packets are sent again, and all streams break after five seconds of it, both
-//! ways and at both ends, as those of a QUIC connection do. New streams to a host that is cut off cannot be opened.
+//! ways and at both ends, as those of a QUIC connection do. New streams to a host that is cut off cannot be opened; one that is frozen
+//! does not even refuse. A packet that is lost comes later.
 //!
 //! Invariant: the bytes of a stream arrive whole and in order, or the stream ends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,12 +26,16 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::check::Checker;
+use super::{check::Checker, faults::Faults};
 
 /// How much of a stream is under way at most.
 const WINDOW: usize = 64 << 10;
 /// How long streams survive a cut.
 const IDLE: Duration = Duration::from_secs(5);
+/// How long whoever opens a stream waits for a host that is silent.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// After how long a packet that was lost is sent again.
+const AGAIN: Duration = Duration::from_millis(40);
 
 /// All hosts and what is between them.
 pub(super) struct Network {
@@ -41,7 +46,7 @@ pub(super) struct Network {
 
 struct State {
     hosts: BTreeMap<NodeId, Attached>,
-    cut: BTreeSet<NodeId>,
+    faults: Faults,
     random: StdRng,
 }
 
@@ -55,7 +60,7 @@ struct Attached {
 
 impl Network {
     pub(super) fn new(seed: u64, checker: &Arc<Checker>) -> Self {
-        let state = State { hosts: BTreeMap::new(), cut: BTreeSet::new(), random: StdRng::seed_from_u64(seed) };
+        let state = State { hosts: BTreeMap::new(), faults: Faults::default(), random: StdRng::seed_from_u64(seed) };
         Self { state: Mutex::new(state), changed: watch::Sender::new(0), checker: Arc::clone(checker) }
     }
 
@@ -71,23 +76,27 @@ impl Network {
         self.note();
     }
 
-    pub(super) fn cut(&self, node: NodeId) {
-        self.state().cut.insert(node);
-        self.note();
-    }
-
-    pub(super) fn heal(&self, node: NodeId) {
-        self.state().cut.remove(&node);
+    /// Makes or ends faults.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.state().faults);
         self.note();
     }
 
     pub(super) fn is_cut(&self, node: NodeId) -> bool {
-        self.state().cut.contains(&node)
+        self.state().faults.is_cut(node)
+    }
+
+    /// Whether there is any fault.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.state().faults.any()
     }
 
     fn reaches(&self, from: NodeId, to: NodeId) -> bool {
-        let state = self.state();
-        !state.cut.contains(&from) && !state.cut.contains(&to)
+        self.state().faults.reaches(from, to)
+    }
+
+    fn connects(&self, from: NodeId, to: NodeId) -> bool {
+        self.state().faults.connects(from, to)
     }
 
     fn note(&self) {
@@ -98,9 +107,15 @@ impl Network {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Between half a millisecond and two.
+    /// Between half a millisecond and two, and longer for every time the packet is lost.
     fn latency(&self) -> Duration {
-        Duration::from_micros(self.state().random.random_range(500..2000))
+        let mut state = self.state();
+        let mut latency = Duration::from_micros(state.random.random_range(500..2000));
+        let loss = state.faults.loss();
+        while loss > 0 && state.random.random_range(0..100) < loss {
+            latency += AGAIN;
+        }
+        latency
     }
 
     /// Carries bytes one way until either side ends it.
@@ -115,7 +130,7 @@ impl Network {
             let read = reader.read(&mut buffer).await.unwrap_or_default();
             self.checker.trace("carry");
             sleep(self.latency()).await;
-            self.until_reachable(from, to, true).await;
+            self.until(|| self.reaches(from, to)).await;
             let carried = if read == 0 { writer.shutdown().await } else { writer.write_all(&buffer[..read]).await };
             if read == 0 || carried.is_err() {
                 return;
@@ -126,16 +141,16 @@ impl Network {
     /// Waits until a connection between two hosts is lost: both ends then find their streams broken, whether they used them or not.
     async fn lost(&self, from: NodeId, to: NodeId) {
         loop {
-            self.until_reachable(from, to, false).await;
-            if timeout(IDLE, self.until_reachable(from, to, true)).await.is_err() {
+            self.until(|| !self.connects(from, to)).await;
+            if timeout(IDLE, self.until(|| self.connects(from, to))).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn until_reachable(&self, from: NodeId, to: NodeId, wanted: bool) {
+    async fn until(&self, so: impl Fn() -> bool) {
         let mut changed = self.changed.subscribe();
-        while self.reaches(from, to) != wanted {
+        while !so() {
             if changed.changed().await.is_err() {
                 return;
             }
@@ -158,7 +173,8 @@ impl Links for SimLinks {
         network.checker.trace("open");
         sleep(network.latency()).await;
         let unreachable = |because: &str| LinkError::Unreachable { to, because: because.to_owned() };
-        if !network.reaches(own, to) {
+        let silent = || [own, to].into_iter().any(|node| network.state().faults.is_silent(node));
+        if timeout(HANDSHAKE, network.until(|| !silent())).await.is_err() || !network.connects(own, to) {
             return Err(unreachable("no answer"));
         }
         let host = network.state().hosts.get(&to).cloned().ok_or_else(|| unreachable("the host is off"))?;

@@ -1,6 +1,7 @@
 //! What users were told is done, and whether it still is.
 //!
-//! Invariant: only an acknowledged change is a promise. After an answer that leaves open what happened, nothing is promised any more.
+//! Invariant: only an acknowledged change is a promise. After an answer that leaves open what happened, nothing is promised any more of
+//! the object it was about.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
@@ -9,7 +10,7 @@ use quorate_proto::{
     kinds::{Kind, NODES, PODS},
     object::Object,
     refusal::{Reason, Refusal},
-    request::{Answer, ChangeKind},
+    request::{Answer, ChangeKind, Reference, Request},
     snapshot::Snapshot,
 };
 
@@ -18,8 +19,8 @@ use quorate_proto::{
 pub(super) struct Acknowledged(RefCell<BTreeMap<Key, Option<Object>>>);
 
 impl Acknowledged {
-    /// Notes what a user was answered.
-    pub(super) fn note(&self, answer: &Result<Answer, Refusal>) {
+    /// Notes what a user was answered who asked for a change of the object under `key`.
+    pub(super) fn note(&self, key: Option<Key>, answer: &Result<Answer, Refusal>) {
         match answer {
             Ok(Answer::Changed { change, object, .. }) => {
                 let object = Object::from_document(object).expect("an object");
@@ -30,7 +31,9 @@ impl Acknowledged {
                     self.0.borrow_mut().insert(key, (*change != ChangeKind::Deleted).then_some(object));
                 }
             }
-            Err(refusal) if refusal.reason == Reason::Timeout => self.0.borrow_mut().clear(),
+            Err(refusal) if refusal.reason == Reason::Timeout => {
+                key.map(|key| self.0.borrow_mut().remove(&key));
+            }
             _ => {}
         }
     }
@@ -45,5 +48,20 @@ impl Acknowledged {
         let promised = self.0.borrow();
         let broken = promised.iter().filter(|(key, promised)| !kept(key, promised));
         broken.map(|(key, _)| format!("{key} is not what was acknowledged")).collect()
+    }
+}
+
+/// The object that a request would change, if it would change one.
+pub(super) fn key(request: &Request) -> Option<Key> {
+    match request {
+        Request::Apply { object, .. } | Request::Create { object, .. } | Request::Replace { object, .. } => {
+            let object = Object::from_document(object).ok()?;
+            Kind::of(object.api_version(), object.kind())?.key(object.namespace(), object.name()).ok()
+        }
+        Request::Patch { object, .. } | Request::Delete { object, .. } | Request::Scale { object, .. } => {
+            let Reference { kind, namespace, name } = object;
+            Kind::named(kind)?.key(namespace.as_deref(), name).ok()
+        }
+        _ => None,
     }
 }

@@ -15,10 +15,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use quorate_agent::runtime::simulated::Behaviour;
 use quorate_proto::{
+    object::Object,
     request::{Reference, Request},
     txn::Document,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Sim, manifest};
 
@@ -71,29 +72,30 @@ async fn show(sim: &mut Sim, what: &str) -> String {
     }
 }
 
-async fn obey(sim: &mut Sim, command: &str, it: &mut String) -> Result<(), String> {
+/// Does what a line of a story says. A refusal is the text a user would get; a request that ends in ` &` is not waited for.
+pub(super) async fn obey(sim: &mut Sim, command: &str, it: &mut String) -> Result<(), String> {
+    let (command, meanwhile) = command.strip_suffix(" &").map_or((command, false), |command| (command, true));
     let words: Vec<&str> = command.split_whitespace().collect();
-    let request = sim.request_id();
+    if let Some(request) = request(sim, &words) {
+        return if meanwhile {
+            sim.ask_meanwhile(request);
+            Ok(())
+        } else {
+            sim.ask(request).await.map(drop).map_err(|refusal| format!("{refusal}\n"))
+        };
+    }
     match words.as_slice() {
         ["nodes", count] => sim.nodes(number(count)).await,
-        ["apply", name, settings @ ..] => apply(sim, manifest::deployment(name, settings)).await?,
-        ["configmap", name, settings @ ..] => apply(sim, manifest::config_map(name, settings)).await?,
-        ["service", name] => apply(sim, manifest::service(name)).await?,
-        ["scale", name, count] => {
-            let replicas = u32::try_from(number(count)).unwrap_or(u32::MAX);
-            ask(sim, Request::Scale { request, object: reference("deployment", name), replicas }).await?;
-        }
-        ["delete", kind, name] => {
-            ask(sim, Request::Delete { request, object: reference(kind, name), grace_seconds: None }).await?;
-        }
-        [word @ ("cordon" | "uncordon"), name] => {
-            let patch = Document(json!({"spec": {"unschedulable": *word == "cordon"}}).to_string().into());
-            ask(sim, Request::Patch { request, object: reference("node", name), patch, dry_run: false }).await?;
-        }
         ["behave", image, settings @ ..] => sim.behave(image, &behaviour(settings)),
         ["never", name, "below", count] => sim.never_below(name, number(count)),
         ["run", time] => sim.pass(seconds(time)).await,
         ["settle"] => sim.settle().await,
+        ["converge", time] => sim.converge(seconds(time)).await,
+        ["via", name] => sim.via(name),
+        ["answered"] => sim.answered().await,
+        ["lossy", percent] => sim.lose(percent.parse().expect("a percentage")),
+        ["part", one, other] => sim.part(one, other),
+        ["block", from, to] => sim.block(from, to),
         [word, "all"] => {
             for name in sim.names() {
                 strike(sim, word, &name).await;
@@ -112,24 +114,41 @@ async fn obey(sim: &mut Sim, command: &str, it: &mut String) -> Result<(), Strin
     Ok(())
 }
 
+/// What a line asks of the cluster, if it asks for something.
+fn request(sim: &Sim, words: &[&str]) -> Option<Request> {
+    let request = sim.request_id();
+    let apply = |object| {
+        let object = Object::from_value(object).expect("an object").to_document();
+        Request::Apply { request: sim.request_id(), object, dry_run: false }
+    };
+    Some(match words {
+        ["apply", name, settings @ ..] => apply(manifest::deployment(name, settings)),
+        ["configmap", name, settings @ ..] => apply(manifest::config_map(name, settings)),
+        ["service", name] => apply(manifest::service(name)),
+        ["scale", name, count] => {
+            let replicas = u32::try_from(number(count)).unwrap_or(u32::MAX);
+            Request::Scale { request, object: reference("deployment", name), replicas }
+        }
+        ["delete", kind, name] => Request::Delete { request, object: reference(kind, name), grace_seconds: None },
+        [word @ ("cordon" | "uncordon"), name] => {
+            let patch = Document(json!({"spec": {"unschedulable": *word == "cordon"}}).to_string().into());
+            Request::Patch { request, object: reference("node", name), patch, dry_run: false }
+        }
+        _ => return None,
+    })
+}
+
 /// Does something to a host.
 async fn strike(sim: &mut Sim, word: &str, name: &str) {
     match word {
         "cut" => sim.cut(name),
+        "freeze" => sim.freeze(name),
         "heal" => sim.heal(name),
         "kill" => sim.kill(name).await,
         "restart" => sim.restart(name).await,
         "start" => sim.start(name).await,
         _ => panic!("a story knows no `{word}`"),
     }
-}
-
-async fn apply(sim: &Sim, object: Value) -> Result<(), String> {
-    sim.apply(object).await.map_err(|refusal| format!("{refusal}\n"))
-}
-
-async fn ask(sim: &Sim, request: Request) -> Result<(), String> {
-    sim.ask(request).await.map(drop).map_err(|refusal| format!("{refusal}\n"))
 }
 
 pub(super) fn number(text: &str) -> usize {
