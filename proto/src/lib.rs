@@ -4,15 +4,19 @@
 //!
 //! Invariant: no IO, no async, no clock, no randomness; whatever depends on the time or on chance gets it passed in.
 
+pub mod branch;
 pub mod endpoints;
 pub mod hello;
 pub mod ids;
 pub mod key;
 pub mod kinds;
+pub mod lease;
 pub mod manifest;
 pub mod object;
 pub mod patch;
 pub mod quantity;
+pub mod query;
+pub mod range;
 pub mod refusal;
 pub mod request;
 pub mod schema;
@@ -20,6 +24,7 @@ pub mod selector;
 pub mod snapshot;
 pub mod token;
 pub mod txn;
+pub mod watch;
 pub mod wire;
 pub mod world;
 

@@ -6,8 +6,14 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::{ids::RequestId, key::Key};
+use crate::{
+    branch::{Branch, Branched, MAX_DELETED},
+    ids::RequestId,
+    key::Key,
+    lease::{LeaseId, MAX_LEASE_KEYS},
+};
 
 /// The most operations (compares and writes together) in one transaction, as in etcd.
 pub const MAX_OPERATIONS: usize = 128;
@@ -39,6 +45,52 @@ pub enum Command {
         /// What to apply.
         txn: Txn,
     },
+    /// Applies a transaction that chooses, once.
+    Branch {
+        /// Chosen by whoever asked first.
+        request: RequestId,
+        /// What to apply.
+        branch: Branch,
+    },
+    /// Lets go of what was before a revision: reads and watches of anything older are refused from then on.
+    Compact {
+        /// Chosen by whoever asked first.
+        request: RequestId,
+        /// The oldest revision that can still be read.
+        revision: Revision,
+    },
+    /// Grants a lease.
+    Grant {
+        /// Chosen by whoever asked first.
+        request: RequestId,
+        /// Chosen by whoever asked first, too.
+        lease: LeaseId,
+        /// How long it lives unless it is kept alive: [`crate::lease::MIN_TTL`] to [`crate::lease::MAX_TTL`] seconds.
+        ttl_seconds: u64,
+    },
+    /// Ends a lease and deletes every key that is attached to it, under one revision.
+    Revoke {
+        /// Chosen by whoever asked first.
+        request: RequestId,
+        /// Which.
+        lease: LeaseId,
+        /// Only if it is the one that was granted by this entry of the log: another may have been granted under its number since.
+        granted: Option<u64>,
+    },
+}
+
+impl Command {
+    /// Whose retry it may be.
+    #[must_use]
+    pub const fn request(&self) -> RequestId {
+        match self {
+            Self::Apply { request, .. }
+            | Self::Branch { request, .. }
+            | Self::Compact { request, .. }
+            | Self::Grant { request, .. }
+            | Self::Revoke { request, .. } => *request,
+        }
+    }
 }
 
 /// Writes that stand or fall together, and what must hold for them to stand.
@@ -75,6 +127,65 @@ pub enum Outcome {
     Applied(Revision),
     /// Not written: this key is no longer as it was seen. Decide anew.
     Stale(Key),
+}
+
+/// What became of a command. Variants are only ever added at the end, never reused; the first two are those of [`Outcome`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandOutcome {
+    /// Of a transaction: written, at this revision. One that changes nothing answers with the present one.
+    Applied(Revision),
+    /// Of a transaction: not written, since this key is no longer as it was seen.
+    Stale(Key),
+    /// Of a transaction that chooses.
+    Branched(Branched),
+    /// The oldest revision that can be read from now on.
+    Compacted(Revision),
+    /// The lease is granted.
+    Granted,
+    /// The lease has ended; the revision that deleted its keys, or the present one if it had none.
+    Revoked(Revision),
+    /// Nothing was done.
+    Refused(CommandRefusal),
+}
+
+/// Why nothing was done: found out by the state machine, the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum CommandRefusal {
+    /// It is about a revision that is no longer kept.
+    #[error("revisions before {oldest} are compacted")]
+    Compacted {
+        /// The oldest revision that can be read.
+        oldest: Revision,
+    },
+    /// It is about a revision that is yet to come.
+    #[error("revision {asked} is yet to come: the store is at {at}")]
+    FutureRevision {
+        /// Which.
+        asked: Revision,
+        /// The newest.
+        at: Revision,
+    },
+    /// There is no such lease: it was never granted, or has ended.
+    #[error("there is no lease {0}: it was never granted, or has ended")]
+    NoSuchLease(LeaseId),
+    /// The lease is granted already.
+    #[error("lease {0} is granted already: choose another number")]
+    LeaseExists(LeaseId),
+    /// The lease has all the keys it may have.
+    #[error("lease {0} has {MAX_LEASE_KEYS} keys, which is the limit")]
+    LeaseFull(LeaseId),
+    /// A deletion of more keys than one may delete.
+    #[error("a deletion of more than {MAX_DELETED} keys is beyond the limit of {MAX_DELETED}: delete smaller ranges")]
+    TooManyDeleted,
+}
+
+impl From<Outcome> for CommandOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Applied(revision) => Self::Applied(revision),
+            Outcome::Stale(key) => Self::Stale(key),
+        }
+    }
 }
 
 impl Txn {
