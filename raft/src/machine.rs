@@ -98,7 +98,9 @@ impl<'a> Applying<'a> {
                 Ok(None)
             }
             Body::Command(command) => {
-                let Command::Apply { request, txn } = record::decode(command)?;
+                let Command::Apply { request, txn } = record::decode(command)? else {
+                    return Err(record::damaged("a command that this node does not know".to_owned()));
+                };
                 self.once(request, &txn).map(Some)
             }
         }

@@ -123,7 +123,9 @@ impl Store {
 
     async fn proposed(&self, command: Bytes) -> Answer {
         let checked = record::decode::<Command>(&command).map_err(|error| error.to_string()).and_then(|command| {
-            let Command::Apply { txn, .. } = &command;
+            let Command::Apply { txn, .. } = &command else {
+                return Err("a command that this node does not know".to_owned());
+            };
             limits(txn).map_err(|error| error.to_string())
         });
         if let Err(why) = checked {

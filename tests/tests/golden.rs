@@ -18,18 +18,25 @@ use std::{
 
 use bytes::Bytes;
 use quorate_proto::{
+    branch::{Branch, Branched, Comparison, Operation, OperationResult, Operator, Target},
     hello::{Hello, Introduction},
     ids::{ClusterId, NodeId, RequestId},
     key::Key,
+    lease::{Lease, LeaseId},
     manifest,
     object::Object,
+    query::{Page, Query, Row, Select},
+    range::KeyRange,
     refusal::{Reason, Refusal},
     request::{
         Answer, ChangeKind, ClusterStatus, EventKind, Fact, Logs, Member, Read, Reference, Request, Selection, Shape,
         Table, TableColumn, TableRow, TokenInfo,
     },
     token::{Secret, Token, TokenId, TokenKind},
-    txn::{Change, Command, Compare, Document, Outcome, Revision, Txn, Versioned, Write},
+    txn::{
+        Change, Command, CommandOutcome, CommandRefusal, Compare, Document, Outcome, Revision, Txn, Versioned, Write,
+    },
+    watch::{Delivery, Event, Update, WatchFrom, WatchSpec},
     wire::{self, cap},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -147,7 +154,17 @@ fn what_is_stored_in_the_log_is_written_as_ever() {
         .remove(key("old"), Revision(70_000))
         .put(key("any"), document("{}"))
         .delete(key("none"));
-    golden.variants("command", &[("apply", Command::Apply { request: REQUEST, txn })]);
+    let (lease, revision, granted) = (lease(), Revision(300), Some(70_000));
+    golden.variants(
+        "command",
+        &[
+            ("apply", Command::Apply { request: REQUEST, txn }),
+            ("branch", Command::Branch { request: REQUEST, branch: branch() }),
+            ("compact", Command::Compact { request: REQUEST, revision }),
+            ("grant", Command::Grant { request: REQUEST, lease, ttl_seconds: 300 }),
+            ("revoke", Command::Revoke { request: REQUEST, lease, granted }),
+        ],
+    );
     golden.variants("write", &[("put", Write::Put(key("web"), document("{}"))), ("delete", Write::Delete(key("web")))]);
     golden.variants("outcome", &[("applied", Outcome::Applied(Revision(1))), ("stale", Outcome::Stale(key("web")))]);
     golden.wire(
@@ -165,6 +182,140 @@ fn what_is_stored_in_the_log_is_written_as_ever() {
             ("deleted", Change { revision: Revision(301), key: key("web"), now: None }),
         ],
     );
+    golden.close();
+}
+
+fn lease() -> LeaseId {
+    LeaseId::new(0x0123_4567_89ab_cdef).unwrap()
+}
+
+fn row(document: Option<Document>) -> Row {
+    Row { key: key("web"), created: Revision(2), modified: Revision(300), version: 7, lease: Some(lease()), document }
+}
+
+/// A transaction with every target, operator and operation.
+fn branch() -> Branch {
+    let inner =
+        Branch::new().when_all(KeyRange::prefix("/apps/").unwrap(), Operator::Greater, Target::Value(document("{}")));
+    Branch::new()
+        .when(&key("web"), Operator::Equal, Target::Modified(Revision(300)))
+        .when(&key("web"), Operator::Less, Target::Lease(None))
+        .when(&key("new"), Operator::NotEqual, Target::Version(7))
+        .when(&key("old"), Operator::Equal, Target::Created(Revision(2)))
+        .then(Operation::Put { key: key("web"), document: document("{}"), lease: Some(lease()), previous: true })
+        .then(Operation::Query(Query::new(KeyRange::all()).at(Revision(1)).limit(10).select(Select::Keys)))
+        .otherwise(Operation::delete(KeyRange::key(&key("old"))))
+        .otherwise(Operation::Branch(inner))
+}
+
+#[test]
+fn what_a_transaction_that_chooses_is_made_of_is_written_as_ever() {
+    let mut golden = Golden::open("branch.txt");
+    let document = document("{}");
+    golden.variants(
+        "operator",
+        &[
+            ("equal", Operator::Equal),
+            ("not-equal", Operator::NotEqual),
+            ("less", Operator::Less),
+            ("greater", Operator::Greater),
+        ],
+    );
+    golden.variants(
+        "target",
+        &[
+            ("value", Target::Value(document.clone())),
+            ("version", Target::Version(7)),
+            ("created", Target::Created(Revision(2))),
+            ("modified", Target::Modified(Revision(300))),
+            ("lease", Target::Lease(Some(lease()))),
+        ],
+    );
+    let range = KeyRange::between("/a", "/b").unwrap();
+    golden.wire(
+        "comparison",
+        &[("version", Comparison { range: range.clone(), operator: Operator::Less, target: Target::Version(7) })],
+    );
+    golden.variants(
+        "operation",
+        &[
+            ("put", Operation::Put { key: key("web"), document, lease: Some(lease()), previous: true }),
+            ("delete", Operation::Delete { range: range.clone(), previous: true }),
+            ("query", Operation::Query(Query::new(range))),
+            ("branch", Operation::Branch(branch())),
+        ],
+    );
+    golden.variants(
+        "operation-result",
+        &[
+            ("put", OperationResult::Put(Some(row(None)))),
+            ("deleted", OperationResult::Deleted { count: 1, previous: vec![row(None)] }),
+            ("found", OperationResult::Found(page())),
+            ("branch", OperationResult::Branch { succeeded: false, results: vec![OperationResult::Put(None)] }),
+        ],
+    );
+    let branched = |results| Branched { revision: Revision(300), succeeded: true, results };
+    golden
+        .wire("branched", &[("whole", branched(Some(vec![OperationResult::Put(None)]))), ("not-kept", branched(None))]);
+    golden.variants(
+        "command-outcome",
+        &[
+            ("applied", CommandOutcome::Applied(Revision(1))),
+            ("stale", CommandOutcome::Stale(key("web"))),
+            ("branched", CommandOutcome::Branched(branched(None))),
+            ("compacted", CommandOutcome::Compacted(Revision(300))),
+            ("granted", CommandOutcome::Granted),
+            ("revoked", CommandOutcome::Revoked(Revision(300))),
+            ("refused", CommandOutcome::Refused(CommandRefusal::TooManyDeleted)),
+        ],
+    );
+    golden.variants(
+        "command-refusal",
+        &[
+            ("compacted", CommandRefusal::Compacted { oldest: Revision(300) }),
+            ("future-revision", CommandRefusal::FutureRevision { asked: Revision(300), at: Revision(7) }),
+            ("no-such-lease", CommandRefusal::NoSuchLease(lease())),
+            ("lease-exists", CommandRefusal::LeaseExists(lease())),
+            ("lease-full", CommandRefusal::LeaseFull(lease())),
+            ("too-many-deleted", CommandRefusal::TooManyDeleted),
+        ],
+    );
+    golden.close();
+}
+
+fn page() -> Page {
+    Page { revision: Revision(300), rows: vec![row(Some(document("{}")))], more: true, count: 1 }
+}
+
+#[test]
+fn what_is_read_and_watched_is_written_as_ever() {
+    let mut golden = Golden::open("query.txt");
+    golden.wire(
+        "range",
+        &[
+            ("all", KeyRange::all()),
+            ("key", KeyRange::key(&key("web"))),
+            ("prefix", KeyRange::prefix("/apps/").unwrap()),
+        ],
+    );
+    golden.variants("select", &[("rows", Select::Rows), ("keys", Select::Keys), ("count", Select::Count)]);
+    golden.wire("query", &[("old", Query::new(KeyRange::all()).at(Revision(300)).limit(10).select(Select::Count))]);
+    golden.wire("page", &[("more", page())]);
+    golden.variants("watch-from", &[("now", WatchFrom::Now), ("after", WatchFrom::After(Revision(300)))]);
+    let spec = WatchSpec {
+        no_deletes: true,
+        previous: true,
+        progress_millis: Some(1000),
+        ..WatchSpec::new(KeyRange::all(), WatchFrom::Now)
+    };
+    golden.wire("watch", &[("filtered", spec)]);
+    let put = Event { key: key("web"), now: Some(row(Some(document("{}")))), before: None };
+    let delete = Event { key: key("web"), now: None, before: Some(row(None)) };
+    let update = Update { revision: Revision(300), events: vec![put, delete] };
+    golden
+        .variants("delivery", &[("update", Delivery::Update(update)), ("progress", Delivery::Progress(Revision(300)))]);
+    let shown = Lease { id: lease(), ttl_seconds: 300, remaining_millis: 70_000, keys: vec![key("web")] };
+    golden.wire("lease", &[("granted", shown)]);
     golden.close();
 }
 

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(error.to_string(), "a transaction of 129 operations is beyond the limit of 128");
         let large = Branch::new().then(Operation::put(key("a"), Document(vec![b'x'; MAX_TXN].into())));
         let error = large.check().unwrap_err();
-        assert_eq!(error.to_string(), "a transaction of 1572880 bytes is beyond the limit of 1572864");
+        assert_eq!(error.to_string(), "a transaction of 1572878 bytes is beyond the limit of 1572864");
     }
 
     #[test]
