@@ -33,6 +33,8 @@ pub(crate) enum Request {
     Propose(Bytes),
     /// Up to which entry a read must have applied, for the leader. Answer: `ReadAt`.
     ReadIndex,
+    /// Several commands, for the leader. Answer: `All`, or one refusal for all of them.
+    ProposeAll(Vec<Bytes>),
 }
 
 /// A node's answer.
@@ -51,6 +53,8 @@ pub(crate) enum Answer {
     Outcome(Outcome),
     ReadAt(LogId),
     Refused(Refused),
+    /// To each command what it would have been answered alone, in their order.
+    All(Vec<Answer>),
 }
 
 /// Why a node does not do what it was asked.

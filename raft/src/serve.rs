@@ -112,8 +112,11 @@ impl Store {
                 self.inbound(|inbound| inbound.block(&snapshot, index, crc, bytes))
             }
             Request::Install { snapshot, vote } => self.install(&snapshot, vote).await,
-            Request::Propose(_) | Request::ReadIndex if !self.is_member(from) => Answer::Refused(Refused::Stranger),
+            Request::Propose(_) | Request::ProposeAll(_) | Request::ReadIndex if !self.is_member(from) => {
+                Answer::Refused(Refused::Stranger)
+            }
             Request::Propose(command) => self.proposed(command).await,
+            Request::ProposeAll(commands) => self.proposed_all(commands).await,
             Request::ReadIndex => match self.read_index().await {
                 Ok(id) => Answer::ReadAt(id),
                 Err(refused) => Answer::Refused(refused),
@@ -122,21 +125,24 @@ impl Store {
     }
 
     async fn proposed(&self, command: Bytes) -> Answer {
-        let checked = record::decode::<Command>(&command).map_err(|error| error.to_string()).and_then(|command| {
-            let Command::Apply { txn, .. } = &command else {
-                return Err("a command that this node does not know".to_owned());
-            };
-            limits(txn).map_err(|error| error.to_string())
+        match check(&command) {
+            Err(refused) => Answer::Refused(refused),
+            Ok(()) => answered(timeout(FORWARDED, self.inner.submit(command)).await.unwrap_or(Tried::Unknown)),
+        }
+    }
+
+    async fn proposed_all(&self, commands: Vec<Bytes>) -> Answer {
+        let refusals: Vec<Option<Refused>> = commands.iter().map(|command| check(command).err()).collect();
+        let sound = commands.into_iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+        let sound: Vec<Bytes> = sound.map(|(command, _)| command).collect();
+        // Those of a message that is given up are all unknown, also those that were done.
+        let tried = timeout(FORWARDED, self.inner.submit_all(sound)).await.unwrap_or_default();
+        let mut tried = tried.into_iter();
+        let answers = refusals.into_iter().map(|refusal| match refusal {
+            Some(refused) => Answer::Refused(refused),
+            None => answered(tried.next().unwrap_or(Tried::Unknown)),
         });
-        if let Err(why) = checked {
-            return Answer::Refused(Refused::Malformed(why));
-        }
-        match timeout(FORWARDED, self.inner.submit(command)).await {
-            Ok(Tried::Done(outcome)) => Answer::Outcome(outcome),
-            Ok(Tried::NotLeader(leader)) => Answer::Refused(Refused::NotLeader(leader)),
-            Ok(Tried::Unknown) | Err(_) => Answer::Refused(Refused::Unknown),
-            Ok(Tried::Stopped) => Answer::Refused(Refused::Stopped),
-        }
+        Answer::All(answers.collect())
     }
 
     fn inbound(&self, arrive: impl FnOnce(&mut crate::inbound::Inbound) -> std::io::Result<u64>) -> Answer {
@@ -173,6 +179,26 @@ impl Store {
 
     fn is_member(&self, node: NodeId) -> bool {
         self.inner.metrics.borrow_watched().membership_config.get_node(&node).is_some()
+    }
+}
+
+/// Checks that what is proposed is a whole command, within the limits.
+fn check(command: &Bytes) -> Result<(), Refused> {
+    let checked = record::decode::<Command>(command).map_err(|error| error.to_string()).and_then(|command| {
+        let Command::Apply { txn, .. } = &command else {
+            return Err("a command that this node does not know".to_owned());
+        };
+        limits(txn).map_err(|error| error.to_string())
+    });
+    checked.map_err(Refused::Malformed)
+}
+
+fn answered(tried: Tried) -> Answer {
+    match tried {
+        Tried::Done(outcome) => Answer::Outcome(outcome),
+        Tried::NotLeader(leader) => Answer::Refused(Refused::NotLeader(leader)),
+        Tried::Unknown => Answer::Refused(Refused::Unknown),
+        Tried::Stopped => Answer::Refused(Refused::Stopped),
     }
 }
 

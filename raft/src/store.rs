@@ -15,7 +15,7 @@ use openraft::{
 };
 use quorate_proto::{ids::NodeId, txn::Revision, wire::cap, world::Random};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,10 +34,13 @@ use crate::{
     watch::Feed,
 };
 
+mod forward;
+mod linearize;
 mod members;
 mod propose;
 mod read;
 
+use forward::Forwarder;
 pub use members::StepError;
 pub use propose::ProposeError;
 pub(crate) use propose::{Tried, limits};
@@ -70,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) shutdown: CancellationToken,
     status: watch::Receiver<Status>,
     health: Arc<Mutex<HealthLog>>,
+    forwards: mpsc::Sender<forward::Proposal>,
+    reads: mpsc::Sender<linearize::Waiting>,
 }
 
 impl Store {
@@ -118,6 +123,10 @@ impl Store {
             health: Arc::clone(&health),
         };
         tasks.spawn(keeper.run(shutdown.clone()));
+        let (forwards, queue) = mpsc::channel(forward::QUEUE);
+        let forwarder = Forwarder { queue, network: Arc::clone(&network), status: status.clone(), patience: PROPOSE };
+        tasks.spawn(forwarder.run(shutdown.clone()));
+        let (reads, waiting) = mpsc::channel(linearize::QUEUE);
         let metrics = raft.metrics();
         let inner = Inner {
             node: config.node,
@@ -129,11 +138,15 @@ impl Store {
             metrics,
             inbound: Mutex::new(Inbound::new(vault)),
             random,
-            shutdown,
+            shutdown: shutdown.clone(),
             status,
             health,
+            forwards,
+            reads,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        tasks.spawn(linearize::run(store.clone(), waiting, shutdown));
+        Ok(store)
     }
 
     /// Begins a cluster with this node as its only voter: on exactly one node, once. Returns when its first entry is applied. On a store
@@ -200,19 +213,9 @@ impl Inner {
         forward.leader_id.filter(|leader| *leader != self.node)
     }
 
-    /// Asks the leader, until another one is known: a leader that died would not answer before the deadline.
+    /// Asks the leader, until another one is known.
     async fn ask(&self, leader: NodeId, request: &Request, until: Instant) -> Result<Answer, NetworkError> {
-        let failed = |error: &dyn std::error::Error| NetworkError::Failed(error.to_string());
-        let request = rpc::encode(request).map_err(|error| failed(&error))?;
-        debug_assert!(request.len() <= cap::APPEND, "encoding has checked it");
-        let deadline = until.saturating_duration_since(Instant::now());
-        let mut status = self.status.clone();
-        let deposed = status.wait_for(|status| status.leader.is_some_and(|newer| newer != leader));
-        let answer = tokio::select! {
-            answer = self.network.call(leader, request, Urgency::Normal, deadline) => answer?,
-            _ = deposed => return Err(NetworkError::Failed("another node leads by now".to_owned())),
-        };
-        rpc::decode(&answer).map_err(|error| failed(&error))
+        ask(&*self.network, self.status.clone(), leader, request, until).await
     }
 
     /// A moment before the next try: until the leader changes, or a little while.
@@ -228,4 +231,24 @@ impl Inner {
         // Whichever comes first: both mean the same.
         drop(timeout(RETRY, changed).await);
     }
+}
+
+/// Asks the leader, until another one is known: a leader that died would not answer before the deadline.
+async fn ask(
+    network: &dyn Network,
+    mut status: watch::Receiver<Status>,
+    leader: NodeId,
+    request: &Request,
+    until: Instant,
+) -> Result<Answer, NetworkError> {
+    let failed = |error: &dyn std::error::Error| NetworkError::Failed(error.to_string());
+    let request = rpc::encode(request).map_err(|error| failed(&error))?;
+    debug_assert!(request.len() <= cap::APPEND, "encoding has checked it");
+    let deadline = until.saturating_duration_since(Instant::now());
+    let deposed = status.wait_for(|status| status.leader.is_some_and(|newer| newer != leader));
+    let answer = tokio::select! {
+        answer = network.call(leader, request, Urgency::Normal, deadline) => answer?,
+        _ = deposed => return Err(NetworkError::Failed("another node leads by now".to_owned())),
+    };
+    rpc::decode(&answer).map_err(|error| failed(&error))
 }

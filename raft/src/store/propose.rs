@@ -3,19 +3,26 @@
 //! Invariant: a proposal that is answered was committed exactly once; one that is refused without being unknown was not done.
 
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, RaftError};
+use futures_util::StreamExt as _;
+use openraft::{
+    errors::{ClientWriteError, RaftError},
+    raft::WriteResult,
+};
 use quorate_proto::{
     ids::{NodeId, RequestId},
     txn::{Command, MAX_OPERATIONS, MAX_TXN, Outcome, Txn},
 };
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
-use super::{Inner, PROPOSE, Store};
+use super::{Inner, PROPOSE, Store, forward};
 use crate::{
     network::NetworkError,
-    rpc::{Answer, Refused, Request},
-    types::Proposal,
+    rpc::{Answer, Refused},
+    types::{Proposal, Reply, TypeConfig},
 };
 
 /// Why a proposal has no outcome.
@@ -117,24 +124,48 @@ impl Inner {
     /// Proposes here.
     pub(crate) async fn submit(&self, command: Bytes) -> Tried {
         match self.raft.client_write(Proposal(command)).await {
-            // Only commands are proposed here, and each has an outcome.
-            Ok(response) => response.data.0.map_or(Tried::Unknown, Tried::Done),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                Tried::NotLeader(self.other(&forward))
-            }
-            Err(RaftError::APIError(_)) => Tried::Unknown,
+            Ok(response) => self.tried(Ok(response.data)),
+            Err(RaftError::APIError(error)) => self.tried(Err(error)),
             Err(RaftError::Fatal(_)) => Tried::Stopped,
+        }
+    }
+
+    /// Proposes several here, in one piece; what each came to, in their order.
+    pub(crate) async fn submit_all(&self, commands: Vec<Bytes>) -> Vec<Tried> {
+        let count = commands.len();
+        let written = match self.raft.client_write_many(commands.into_iter().map(Proposal)).await {
+            Ok(written) => {
+                let tried = |result: WriteResult<TypeConfig>| self.tried(result.map(|response| response.response));
+                written.map(|result| result.map_or(Tried::Stopped, tried)).collect().await
+            }
+            Err(_) => Vec::new(),
+        };
+        // It ends early if the store stops.
+        written.into_iter().chain(std::iter::repeat_with(|| Tried::Stopped)).take(count).collect()
+    }
+
+    fn tried(&self, result: Result<Reply, ClientWriteError<TypeConfig>>) -> Tried {
+        match result {
+            // Only commands are proposed here, and each has an outcome.
+            Ok(reply) => reply.0.map_or(Tried::Unknown, Tried::Done),
+            Err(ClientWriteError::ForwardToLeader(refusal)) => Tried::NotLeader(self.other(&refusal)),
+            Err(_) => Tried::Unknown,
         }
     }
 
     /// Proposes on the leader: one hop, no further.
     async fn forward(&self, leader: NodeId, command: &Bytes) -> Tried {
-        match self.ask(leader, &Request::Propose(command.clone()), Instant::now() + PROPOSE).await {
-            Ok(Answer::Outcome(outcome)) => Tried::Done(outcome),
-            Ok(Answer::Refused(Refused::NotLeader(_) | Refused::Stranger | Refused::Malformed(_))) => {
+        let (told, answer) = oneshot::channel();
+        let proposal = forward::Proposal { leader, command: command.clone(), told };
+        if self.forwards.send(proposal).await.is_err() {
+            return Tried::Stopped;
+        }
+        match answer.await {
+            Ok(Ok(Answer::Outcome(outcome))) => Tried::Done(outcome),
+            Ok(Ok(Answer::Refused(Refused::NotLeader(_) | Refused::Stranger | Refused::Malformed(_)))) => {
                 Tried::NotLeader(None)
             }
-            Err(NetworkError::Unreachable(_)) => Tried::NotLeader(None),
+            Ok(Err(NetworkError::Unreachable(_))) => Tried::NotLeader(None),
             Ok(_) | Err(_) => Tried::Unknown,
         }
     }

@@ -14,19 +14,19 @@ use quorate_proto::{
     txn::{Revision, Versioned},
 };
 use thiserror::Error;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::Store;
 use crate::{
     engine::look,
     machine,
     record::LogId,
-    rpc::{Answer, Refused, Request},
+    rpc::Refused,
     watch::{Watch, WatchError},
 };
 
 /// A read waits so long for this node to catch up.
-const CATCH_UP: Duration = Duration::from_secs(3);
+pub(super) const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Why a read cannot be answered.
 #[derive(Debug, Error)]
@@ -67,15 +67,7 @@ impl Store {
                     Err(_) => return Err(ReadError::Behind { at: self.inner.revision(), wanted }),
                 }
             }
-            Read::Linearizable => {
-                let id = self.linearize().await?;
-                let applied = |applied: &Option<LogId>| applied.is_some_and(|applied| applied.index >= id.index);
-                match timeout(CATCH_UP, progress.wait_for(|progress| applied(&progress.applied))).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(_)) => return Err(ReadError::Stopped),
-                    Err(_) => return Err(ReadError::NoQuorum),
-                }
-            }
+            Read::Linearizable => self.inner.linearize().await?,
         }
         Ok(self.inner.revision())
     }
@@ -95,27 +87,6 @@ impl Store {
     pub fn watch(&self, from: Revision) -> Result<Watch, WatchError> {
         let inner = &self.inner;
         Watch::new(Arc::clone(&inner.feed), Arc::clone(&inner.engine), inner.shutdown.clone(), from)
-    }
-
-    async fn linearize(&self) -> Result<LogId, ReadError> {
-        let patience = Instant::now() + self.inner.timing.patience();
-        loop {
-            let leader = match timeout_at(patience, self.read_index()).await {
-                Ok(Ok(id)) => return Ok(id),
-                Ok(Err(Refused::NotLeader(leader))) => leader,
-                Ok(Err(Refused::Stopped)) => return Err(ReadError::Stopped),
-                Ok(Err(_)) | Err(_) => None,
-            };
-            if let Some(leader) = leader
-                && let Ok(Answer::ReadAt(id)) = self.inner.ask(leader, &Request::ReadIndex, patience).await
-            {
-                return Ok(id);
-            }
-            if Instant::now() >= patience {
-                return Err(ReadError::NoQuorum);
-            }
-            self.inner.pause().await;
-        }
     }
 
     /// Up to which entry a read must have applied, if this node leads.

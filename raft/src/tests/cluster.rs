@@ -2,15 +2,21 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use quorate_proto::{
     ids::{NodeId, RequestId},
     request::Read,
-    txn::{MAX_OPERATIONS, MAX_TXN, Outcome, Revision, Txn},
+    txn::{Command, MAX_OPERATIONS, MAX_TXN, Outcome, Revision, Txn},
 };
 use tokio::time::timeout;
 
 use super::fixture::{Cluster, Kind, changes, document, key, until};
-use crate::{LogLimits, ProposeError, ReadError};
+use crate::{
+    LogLimits, ProposeError, ReadError,
+    record::encode,
+    rpc::{self, Answer, Refused, Request},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_to_a_follower_is_read_on_every_node() {
@@ -21,6 +27,54 @@ async fn a_write_to_a_follower_is_read_on_every_node() {
         assert!(cluster.store(node).read(Read::Linearizable).await.unwrap() >= revision);
         assert_eq!(cluster.names(node), ["web"]);
     }
+}
+
+#[tokio::test]
+async fn writes_that_gather_on_a_follower_go_to_the_leader_together() {
+    let cluster = Cluster::of_three(Kind::Memory).await;
+    let follower = cluster.follower().await;
+    let before = cluster.switch.questions.load(Ordering::Relaxed);
+    let names: Vec<String> = (0..200).map(|number| format!("web-{number}")).collect();
+    let mut revisions = join_all(names.iter().map(|name| cluster.put(follower, name))).await;
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=200).map(Revision).collect::<Vec<_>>());
+    let messages = cluster.switch.questions.load(Ordering::Relaxed) - before;
+    assert!((1..=10).contains(&messages), "{messages} messages");
+}
+
+#[tokio::test]
+async fn one_that_is_refused_does_not_hold_up_those_it_went_with() {
+    let cluster = Cluster::of_three(Kind::Memory).await;
+    let follower = cluster.follower().await;
+    let leader = cluster.store(cluster.leader().await);
+    let sound =
+        |number| Command::Apply { request: RequestId(number), txn: Txn::new().put(key("web"), document("web")) };
+    let commands = vec![encode(&sound(900)).unwrap(), Bytes::from_static(b"no command"), encode(&sound(901)).unwrap()];
+    let answer = leader.answer(NodeId::from(follower), rpc::encode(&Request::ProposeAll(commands)).unwrap()).await;
+    let Ok(Answer::All(answers)) = rpc::decode::<Answer>(&answer) else { panic!("{answer:?}") };
+    assert!(
+        matches!(
+            answers.as_slice(),
+            [
+                Answer::Outcome(Outcome::Applied(_)),
+                Answer::Refused(Refused::Malformed(_)),
+                Answer::Outcome(Outcome::Applied(_))
+            ]
+        ),
+        "{answers:?}"
+    );
+}
+
+#[tokio::test]
+async fn reads_that_gather_on_a_follower_ask_the_leader_once() {
+    let cluster = Cluster::of_three(Kind::Memory).await;
+    let revision = cluster.put(cluster.leader().await, "web").await;
+    let follower = cluster.store(cluster.follower().await);
+    let before = cluster.switch.questions.load(Ordering::Relaxed);
+    let reads = join_all((0..200).map(|_| follower.read(Read::Linearizable))).await;
+    assert!(reads.iter().all(|read| read.as_ref().is_ok_and(|read| *read == revision)), "{reads:?}");
+    let questions = cluster.switch.questions.load(Ordering::Relaxed) - before;
+    assert!((1..=10).contains(&questions), "{questions} questions");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

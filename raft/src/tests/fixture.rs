@@ -65,6 +65,8 @@ pub(super) struct Switch {
     stores: Mutex<BTreeMap<NodeId, Store>>,
     cut: Mutex<BTreeSet<NodeId>>,
     pub(super) snapshot_blocks: AtomicU64,
+    /// Calls for proposals and reads.
+    pub(super) questions: AtomicU64,
 }
 
 impl Switch {
@@ -94,9 +96,11 @@ impl Network for Port {
         deadline: Duration,
     ) -> Result<Bytes, NetworkError> {
         let store = self.switch.reach(self.node, to)?;
-        if urgency == Urgency::Bulk {
-            self.switch.snapshot_blocks.fetch_add(1, Ordering::Relaxed);
-        }
+        match urgency {
+            Urgency::Bulk => self.switch.snapshot_blocks.fetch_add(1, Ordering::Relaxed),
+            Urgency::Normal => self.switch.questions.fetch_add(1, Ordering::Relaxed),
+            Urgency::Urgent => 0,
+        };
         let answer = timeout(deadline, store.answer(self.node, request)).await.map_err(|_| NetworkError::TimedOut)?;
         drop(store);
         self.switch.reach(self.node, to).map(|_| answer)
