@@ -15,6 +15,8 @@ mod network;
 mod place;
 mod plan;
 mod processes;
+mod ready;
+mod remains;
 mod shell;
 mod status;
 mod up;
@@ -36,8 +38,11 @@ pub(crate) async fn run(verb: Dev, contexts: &Path, console: &mut Console<'_>) -
         Dev::Up(arguments) => up::run(&arguments, contexts, console).await,
         Dev::Down(DevWhich { simulated }) => down::run(simulated, contexts, console).await,
         Dev::Status(DevWhich { simulated }) => {
-            let place = if simulated { Place::new(true, status::WHAT) } else { Place::existing(status::WHAT) };
-            status::run(&place?, contexts, console).await
+            let place = match simulated {
+                true => Place::new(true, status::WHAT)?,
+                false => Place::existing(status::WHAT).await?,
+            };
+            status::run(&place, contexts, console).await
         }
         Dev::Load { archives } => load(&archives, console).await,
         Dev::Kill { which, host } => kill(&which, &host, console).await,
@@ -88,8 +93,8 @@ async fn start(which: &DevWhich, name: &str, console: &mut Console<'_>) -> Resul
 }
 
 /// The cluster with real hosts, which is what images and commands are for.
-fn real(what: &str) -> Result<(Place, Plan), Refusal> {
-    let place = Place::existing(what)?;
+async fn real(what: &str) -> Result<(Place, Plan), Refusal> {
+    let place = Place::existing(what).await?;
     if place.simulated {
         return Err(Refusal::new(
             Reason::BadRequest,
@@ -103,7 +108,7 @@ fn real(what: &str) -> Result<(Place, Plan), Refusal> {
 
 async fn load(archives: &[std::path::PathBuf], console: &mut Console<'_>) -> Result<(), Failure> {
     let what = "no image was loaded";
-    let (place, plan) = real(what)?;
+    let (place, plan) = real(what).await?;
     for archive in archives {
         let path = archive.display().to_string();
         for host in plan.hosts(&place.base) {
@@ -120,7 +125,7 @@ async fn load(archives: &[std::path::PathBuf], console: &mut Console<'_>) -> Res
 
 async fn exec(name: &str, command: Vec<String>) -> Result<(), Failure> {
     let what = format!("nothing was run on {name}");
-    let (place, plan) = real(&what)?;
+    let (place, plan) = real(&what).await?;
     let host = place.host(&plan, name, &what)?;
     let words = host::enter(&host)?;
     let (program, rest) = words.split_first().ok_or(Failure::Exit(1))?;

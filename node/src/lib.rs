@@ -12,6 +12,7 @@ pub mod registration;
 pub mod secrets;
 pub mod serve;
 pub mod settings;
+pub mod voters;
 pub mod world;
 
 mod addresses;
@@ -32,4 +33,3 @@ mod replica;
 mod reporter;
 mod socket;
 mod tokens;
-mod voters;

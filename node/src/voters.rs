@@ -52,13 +52,20 @@ pub(crate) async fn keep(store: Store, snapshots: Snapshots, end: CancellationTo
     }
 }
 
+/// How many of these nodes will vote in the end, if all are healthy.
+#[must_use]
+pub fn expected(nodes: &[Object]) -> usize {
+    Policy::default().voters(nodes.iter().filter(|node| may_vote(node)).count())
+}
+
+fn may_vote(node: &Object) -> bool {
+    let (label, never) = NO_VOTE;
+    node.label(label) != Some(never)
+}
+
 fn registered(snapshot: &Snapshot) -> BTreeMap<NodeId, Registered> {
     let entry = |node: &Object| {
-        let (label, never) = NO_VOTE;
-        let registered = Registered {
-            may_vote: node.label(label) != Some(never),
-            zone: node.label(ZONE).unwrap_or_default().to_owned(),
-        };
+        let registered = Registered { may_vote: may_vote(node), zone: node.label(ZONE).unwrap_or_default().to_owned() };
         Some((registration::node_id(node)?, registered))
     };
     snapshot.list(&NODES).filter_map(|stored| entry(&stored.object)).collect()
@@ -70,6 +77,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn as_many_vote_in_the_end_as_may_but_never_an_even_number() {
+        let node = |label: Option<&str>| {
+            let labels = label.map(|label| json!({ NO_VOTE.0: label })).unwrap_or_default();
+            Object::from_value(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}}))
+                .unwrap()
+        };
+        let nodes = |all, silent| [vec![node(None); all], vec![node(Some("never")); silent]].concat();
+        let expected = |all, silent| super::expected(&nodes(all, silent));
+        assert_eq!([1, 2, 3, 4, 5, 6, 50].map(|all| expected(all, 0)), [1, 1, 3, 3, 5, 5, 5]);
+        assert_eq!((expected(2, 1), expected(3, 4), expected(0, 1)), (1, 3, 1));
+    }
 
     #[test]
     fn a_node_may_vote_unless_its_label_says_never() {

@@ -30,6 +30,14 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// How many voters there will be when all of so many nodes may vote and are healthy.
+    #[must_use]
+    pub fn voters(&self, nodes: usize) -> usize {
+        odd(self.max_voters.min(nodes).max(1))
+    }
+}
+
 /// What the leader knows of another member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Health {

@@ -6,31 +6,51 @@ use std::{path::Path, time::Duration};
 
 use quorate_proto::{
     kinds::NODES,
-    refusal::Refusal,
+    object::Object,
+    refusal::{Reason, Refusal},
     request::{Answer, Read, Request, Selection, Shape},
 };
 
-use super::plan::Plan;
+use super::plan::{Host, Plan};
 use crate::{
     client::{Client, unexpected},
-    config::Config,
+    config::{Config, Context},
     output, transport,
 };
+
+const WHAT: &str = "the cluster was not asked";
 
 /// The cluster's client, if there is a context by which it can be asked.
 ///
 /// # Errors
 /// If the context cannot be used.
 pub(crate) fn client(contexts: &Path, plan: &Plan, patience: Duration) -> Result<Option<Client>, Refusal> {
-    let config = Config::read(contexts).map_err(|error| error.refusal("the cluster was not asked"))?;
-    match config.contexts.get(plan.context()) {
-        Some(context) => transport::client(Some(context), &context.endpoints, patience).map(Some),
+    match context(contexts, plan)? {
+        Some(context) => transport::client(Some(&context), &context.endpoints, patience).map(Some),
         None => Ok(None),
     }
 }
 
-/// The names of the nodes that are ready.
-pub(crate) async fn ready(client: &Client) -> Result<Vec<String>, Refusal> {
+/// A client that asks one host and no other.
+///
+/// # Errors
+/// If there is no context by which it can be asked.
+pub(crate) fn client_of(contexts: &Path, plan: &Plan, host: &Host, patience: Duration) -> Result<Client, Refusal> {
+    let missing = || Refusal::new(Reason::NotFound, WHAT, format!("there is no context `{}`", plan.context()));
+    let context = context(contexts, plan)?.ok_or_else(missing)?;
+    transport::client(Some(&context), &[host.endpoint().to_string()], patience)
+}
+
+fn context(contexts: &Path, plan: &Plan) -> Result<Option<Context>, Refusal> {
+    let mut config = Config::read(contexts).map_err(|error| error.refusal(WHAT))?;
+    Ok(config.contexts.remove(plan.context()))
+}
+
+/// All nodes, in the newest state there is.
+///
+/// # Errors
+/// As [`Client::ask`].
+pub(crate) async fn nodes(client: &Client) -> Result<Vec<Object>, Refusal> {
     let request = Request::List(Selection {
         kind: NODES.qualified(),
         namespace: None,
@@ -39,17 +59,14 @@ pub(crate) async fn ready(client: &Client) -> Result<Vec<String>, Refusal> {
         shape: Shape::Objects,
         read: Read::Linearizable,
     });
-    let mut names = Vec::new();
+    let mut nodes = Vec::new();
     for answer in client.ask_for_all(request.clone()).await? {
         let Answer::Objects { objects, .. } = answer else {
             return Err(unexpected(&request, &answer));
         };
         for document in &objects {
-            let node = output::read(document)?;
-            if node.is_true("Ready") {
-                names.push(node.name().to_owned());
-            }
+            nodes.push(output::read(document)?);
         }
     }
-    Ok(names)
+    Ok(nodes)
 }

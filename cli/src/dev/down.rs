@@ -4,31 +4,40 @@
 //!
 //! Invariant: what is not there is no failure; the place itself goes last, so that an interrupted removal can be repeated.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
+use nix::mount::{MntFlags, umount2};
 use quorate_proto::refusal::{Reason, Refusal};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
-    host, network,
+    network,
     place::Place,
     plan::{self, Host},
-    processes, took,
+    processes,
+    remains::{self, Remains},
+    took,
 };
 use crate::{config::Config, failure::Failure, output::Console};
 
 const WHAT: &str = "the cluster was not removed";
 
+/// How long the control groups of processes that have ended may be in use.
+const UNUSED: Duration = Duration::from_secs(5);
+
 pub(crate) async fn run(simulated: bool, contexts: &Path, console: &mut Console<'_>) -> Result<(), Failure> {
     let begun = Instant::now();
     let place = Place::new(simulated, WHAT)?;
-    let names = place.traces();
-    if !place.base.exists() && names.is_empty() && (simulated || !network::exists()) {
+    let found = match simulated {
+        true => Remains { hosts: remains::named(&place.base, ""), ..Remains::default() },
+        false => Remains::find(&place.base).await,
+    };
+    if !place.base.exists() && found.is_empty() {
         writeln!(console.err, "There is no cluster to remove.")?;
         return Ok(());
     }
     let held = place.hold(WHAT)?;
-    for name in &names {
+    for name in &found.hosts {
         let host = trace(name, &place);
         processes::end(&host, simulated).await?;
         if !simulated {
@@ -37,7 +46,8 @@ pub(crate) async fn run(simulated: bool, contexts: &Path, console: &mut Console<
     }
     if !simulated {
         network::remove().await?;
-        host::remove_control_groups()?;
+        remove_control_groups().await?;
+        unmount(&place.base)?;
     }
     forget(contexts, if simulated { plan::SIMULATED_CONTEXT } else { plan::CONTEXT })?;
     match fs::remove_dir_all(&place.base) {
@@ -48,7 +58,34 @@ pub(crate) async fn run(simulated: bool, contexts: &Path, console: &mut Console<
         _ => {}
     }
     drop(held);
-    writeln!(console.out, "The cluster is removed: {} ({})", names.join(", "), took(begun))?;
+    let what = if found.hosts.is_empty() { found.others } else { found.hosts };
+    writeln!(console.out, "The cluster is removed: {} ({})", what.join(", "), took(begun))?;
+    Ok(())
+}
+
+/// A group is in use until the last of its processes has been collected, which may be a moment after its end.
+async fn remove_control_groups() -> Result<(), Refusal> {
+    let deadline = Instant::now() + UNUSED;
+    loop {
+        match remains::remove_control_groups() {
+            Ok(()) => return Ok(()),
+            Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+            Err((group, error)) => {
+                let because = format!("the control group {}: {error}", group.display());
+                return Err(Refusal::new(Reason::Internal, WHAT, because));
+            }
+        }
+    }
+}
+
+/// Unmounts what somebody has mounted in the place: what is in there is not the cluster's, and must not be deleted with it.
+fn unmount(base: &Path) -> Result<(), Refusal> {
+    let failed = |because: String| Refusal::new(Reason::Internal, WHAT, because);
+    let table =
+        fs::read_to_string("/proc/self/mounts").map_err(|error| failed(format!("/proc/self/mounts: {error}")))?;
+    for mount in remains::mounts_below(base, &table) {
+        umount2(&mount, MntFlags::MNT_DETACH).map_err(|error| failed(format!("{}: {error}", mount.display())))?;
+    }
     Ok(())
 }
 
@@ -57,7 +94,7 @@ fn trace(name: &str, place: &Place) -> Host {
     Host {
         name: name.to_owned(),
         namespace: plan::namespace(name),
-        link: format!("qdev-{name}"),
+        link: plan::link(name),
         address: std::net::Ipv4Addr::UNSPECIFIED,
         directory: place.base.join(name),
     }

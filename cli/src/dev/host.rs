@@ -180,34 +180,3 @@ fn program() -> Result<PathBuf, Refusal> {
         Refusal::new(Reason::Internal, "no host was switched on", format!("this program was not found: {error}"))
     })
 }
-
-/// Removes the control groups of hosts that are off.
-///
-/// # Errors
-/// If one is still in use.
-pub(crate) fn remove_control_groups() -> Result<(), Refusal> {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let group = hierarchy.join(CONTROL_GROUP);
-        // Version 1 has links to hierarchies with several names.
-        if hierarchy.is_symlink() || !group.is_dir() {
-            continue;
-        }
-        remove_group(&group).map_err(|error| {
-            let because = format!("{}: {error}", group.display());
-            Refusal::new(Reason::Internal, "the hosts' control groups were not removed", because)
-        })?;
-    }
-    Ok(())
-}
-
-fn remove_group(group: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(group)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_group(&entry.path())?;
-        }
-    }
-    fs::remove_dir(group)
-}

@@ -10,6 +10,7 @@ use quorate_proto::refusal::Refusal;
 
 use super::{
     plan::{BRIDGE, Host, Plan},
+    processes,
     shell::{ip, run},
 };
 
@@ -51,6 +52,11 @@ pub(crate) async fn make(plan: &Plan) -> Result<(), Refusal> {
 /// Makes a host's namespace and cable.
 pub(crate) async fn connect(host: &Host) -> Result<(), Refusal> {
     let Host { namespace, link, address, .. } = host;
+    if processes::find(host, false).adrift {
+        // What lives in a network that has lost its name cannot be reached again: the host is switched on anew.
+        processes::end(host, false).await?;
+        disconnect(namespace, link).await?;
+    }
     if !namespace_exists(namespace) {
         ip(WHAT, &format!("netns add {namespace}")).await?;
     }
@@ -88,7 +94,10 @@ pub(crate) async fn remove() -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether anything of the network is there.
-pub(crate) fn exists() -> bool {
-    link_exists(BRIDGE)
+/// What is there of the network that belongs to no single host.
+pub(crate) async fn seen() -> Vec<String> {
+    let bridge = link_exists(BRIDGE).then(|| format!("bridge {BRIDGE}"));
+    // Without iptables there is no rule either.
+    let rule = run(WHAT, "iptables", &rule("-C")).await.is_ok().then(|| format!("firewall rule for {BRIDGE}"));
+    bridge.into_iter().chain(rule).collect()
 }

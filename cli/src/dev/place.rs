@@ -10,7 +10,10 @@ use std::{
 
 use quorate_proto::refusal::{Reason, Refusal};
 
-use super::plan::{Host, Plan, host_of};
+use super::{
+    plan::{Host, Plan},
+    remains::Remains,
+};
 
 /// Where everything of the cluster is.
 #[derive(Debug, Clone)]
@@ -50,10 +53,10 @@ impl Place {
         Ok(Self { base: PathBuf::from("/var/lib/quorate-dev"), simulated })
     }
 
-    /// The place of whichever cluster there is, the real one first.
-    pub(crate) fn existing(what: &str) -> Result<Self, Refusal> {
+    /// The place of whichever cluster there is, or of which anything is left, the real one first.
+    pub(crate) async fn existing(what: &str) -> Result<Self, Refusal> {
         match Self::new(false, what) {
-            Ok(place) if place.base.exists() => Ok(place),
+            Ok(place) if place.base.exists() || !Remains::find(&place.base).await.is_empty() => Ok(place),
             real => match Self::new(true, what) {
                 Ok(place) if place.base.exists() => Ok(place),
                 _ => real,
@@ -140,21 +143,5 @@ impl Place {
             .and_then(|()| file.as_file().sync_all())
             .and_then(|()| file.persist(&path).map(|_| ()).map_err(|error| error.error))
             .map_err(|error| self.failed(what, &path, &error))
-    }
-
-    /// All hosts of which anything might be left: planned, or only found by name.
-    pub(crate) fn traces(&self) -> Vec<String> {
-        let names = |directory: &Path, prefix: &str| -> Vec<String> {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-            names.filter(|name| name.starts_with(prefix)).filter_map(|name| host_of(&name).map(str::to_owned)).collect()
-        };
-        let mut hosts = names(&self.base, "n");
-        if !self.simulated {
-            hosts.extend(names(Path::new("/run/netns"), "quorate-n"));
-        }
-        hosts.sort();
-        hosts.dedup();
-        hosts
     }
 }

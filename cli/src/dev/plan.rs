@@ -29,7 +29,10 @@ pub(crate) const CONTROL_GROUP: &str = "quorate-dev";
 const PORT: u16 = 7443;
 
 /// What namespaces begin with.
-const NAMESPACE: &str = "quorate-";
+pub(crate) const NAMESPACE: &str = "quorate-";
+
+/// What the names of the cables' ends in the bridge begin with.
+pub(crate) const LINK: &str = "qdev-";
 
 /// How many hosts there are if nothing is said.
 pub(crate) const NODES: u8 = 3;
@@ -104,7 +107,7 @@ impl Plan {
         let name = format!("n{number}");
         Host {
             namespace: namespace(&name),
-            link: format!("qdev-{name}"),
+            link: link(&name),
             address: Ipv4Addr::from_bits(self.range.network().to_bits() + u32::from(number)),
             directory: base.join(&name),
             name,
@@ -193,9 +196,13 @@ pub(crate) fn namespace(host: &str) -> String {
     format!("{NAMESPACE}{host}")
 }
 
-/// The host a network namespace or a directory belongs to: `quorate-n3` and `n3` are `n3`'s.
+/// The end of a host's cable in the bridge.
+pub(crate) fn link(host: &str) -> String {
+    format!("{LINK}{host}")
+}
+
+/// The name, if it is a host's: `n3`.
 pub(crate) fn host_of(name: &str) -> Option<&str> {
-    let name = name.strip_prefix(NAMESPACE).unwrap_or(name);
     name.strip_prefix('n').and_then(|number| number.parse::<u8>().ok()).map(|_| name)
 }
 
@@ -223,8 +230,8 @@ mod tests {
         assert!(hosts.iter().all(|host| host.link.len() <= 15 && host.address != plan(50).gateway()));
         // A Unix socket's path has at most 107 bytes.
         assert!(last.socket().as_os_str().len() <= 107);
-        assert!(hosts.iter().all(|host| host_of(&host.namespace) == Some(&host.name)));
-        assert_eq!((host_of("quorate-nx"), host_of("other-n1"), host_of("lock")), (None, None, None));
+        assert!(hosts.iter().all(|host| host_of(&host.name) == Some(&host.name)));
+        assert_eq!((host_of("nx"), host_of("other-n1"), host_of("lock")), (None, None, None));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Which processes belong to a host: read from the kernel, remembered nowhere.
 //!
-//! A host's processes share its network namespace; its first process is the one with the number 1 in a process namespace of its own, and
-//! when that ends, the kernel ends all others, containers included. Simulated hosts are only daemons, known by their data directory.
+//! A host's processes share its network namespace, which is known by its name, or, should it have lost that, by the host's own processes
+//! in it: their command lines name the host or its directory. The first process is the one with the number 1 in a process namespace of
+//! its own, and when that ends, the kernel ends all others, containers included. Simulated hosts are only daemons, known by their data
+//! directory.
 //!
-//! Invariant: no process is taken for ours by a number that was written down: numbers are reused.
+//! Invariant: no process is taken for ours by a number that was written down: numbers are reused. What shares this machine's own network
+//! is never taken for a host's.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -15,7 +18,7 @@ use nix::{
 use quorate_proto::refusal::{Reason, Refusal};
 use tokio::time::{Instant, sleep};
 
-use super::plan::Host;
+use super::plan::{Host, host_of};
 
 /// How long a killed process may take to end.
 const END: Duration = Duration::from_secs(20);
@@ -31,6 +34,8 @@ pub(crate) struct Process {
     inner: Option<i32>,
     /// Resident memory, in KiB.
     pub(crate) memory: u64,
+    /// The number of its network namespace; `None` if it has just ended.
+    network: Option<u64>,
 }
 
 impl Process {
@@ -50,7 +55,25 @@ impl Process {
         let numbers = field("NSpid").unwrap_or_default();
         let inner = if numbers.len() > 1 { numbers.last().and_then(|number| number.parse().ok()) } else { None };
         let memory = field("VmRSS").and_then(|fields| fields.first()?.parse().ok()).unwrap_or_default();
-        Some(Self { pid, words, inner, memory })
+        Some(Self { pid, words, inner, memory, network: network_of(&format!("{directory}/ns/net")) })
+    }
+
+    /// Whether it is a host's first process; `dev-init` is what only that is started with.
+    fn is_first(&self) -> bool {
+        self.inner == Some(1) && self.words.get(1).is_some_and(|verb| verb == "dev-init")
+    }
+
+    /// Whether it is the Docker Engine that keeps its state there.
+    fn is_engine_of(&self, directory: &Path) -> bool {
+        let data = directory.join("docker").display().to_string();
+        self.is_program("dockerd") && self.words.windows(2).any(|pair| pair[0] == "--data-root" && pair[1] == data)
+    }
+
+    /// Whether its command line says that it is the host's.
+    fn names(&self, host: &Host) -> bool {
+        self.is_first() && self.words.get(2) == Some(&host.name)
+            || self.is_daemon_of(&host.data())
+            || self.is_engine_of(&host.directory)
     }
 
     /// Whether it is the daemon that keeps its state there.
@@ -77,6 +100,8 @@ pub(crate) struct Processes {
     pub(crate) daemon: Option<Process>,
     /// All that share the host's network, these three included.
     all: Vec<Process>,
+    /// Some of them are in a network that no longer has the host's name.
+    pub(crate) adrift: bool,
 }
 
 fn every() -> impl Iterator<Item = i32> {
@@ -86,25 +111,42 @@ fn every() -> impl Iterator<Item = i32> {
 
 /// Finds the processes of a host.
 pub(crate) fn find(host: &Host, simulated: bool) -> Processes {
-    let all: Vec<_> = if simulated {
-        every().filter_map(Process::read).filter(|process| process.is_daemon_of(&host.data())).collect()
+    let every: Vec<_> = every().filter_map(Process::read).collect();
+    let named = network_of(&format!("/run/netns/{}", host.namespace));
+    let (all, adrift): (Vec<_>, _) = if simulated {
+        (every.into_iter().filter(|process| process.is_daemon_of(&host.data())).collect(), false)
     } else {
-        let Some(ours) = namespace_number(&host.namespace) else { return Processes::default() };
-        let shares =
-            |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|metadata| metadata.ino() == ours);
-        every().filter(shares).filter_map(Process::read).collect()
+        let networks = networks(host, named, &every);
+        let inside = |process: &Process| process.network.is_some_and(|network| networks.contains(&network));
+        let all: Vec<_> = every.into_iter().filter(inside).collect();
+        let adrift = all.iter().any(|process| process.network != named);
+        (all, adrift)
     };
     let first = |wanted: &dyn Fn(&Process) -> bool| all.iter().find(|process| wanted(process)).cloned();
     Processes {
-        init: first(&|process| process.inner == Some(1)),
+        init: first(&Process::is_first),
         engine: first(&|process| process.is_program("dockerd")),
         daemon: first(&|process| process.is_daemon_of(&host.data())),
         all,
+        adrift,
     }
 }
 
-fn namespace_number(name: &str) -> Option<u64> {
-    fs::metadata(Path::new("/run/netns").join(name)).ok().map(|metadata| metadata.ino())
+/// The networks of a host: one, unless its name was given to another while the host went on.
+fn networks(host: &Host, named: Option<u64>, every: &[Process]) -> BTreeSet<u64> {
+    let told = every.iter().filter(|process| process.names(host)).filter_map(|process| process.network);
+    let ours = network_of("/proc/self/ns/net");
+    named.into_iter().chain(told).filter(|network| Some(*network) != ours).collect()
+}
+
+fn network_of(path: &str) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+/// The hosts of which a first process lives, whatever became of their names and directories.
+pub(crate) fn hosts() -> Vec<String> {
+    let first = every().filter_map(Process::read).filter(Process::is_first);
+    first.filter_map(|process| process.words.get(2).and_then(|name| host_of(name)).map(str::to_owned)).collect()
 }
 
 /// Ends all processes of a host at once, as if its power was cut, and waits until they are gone.
@@ -117,8 +159,12 @@ pub(crate) async fn end(host: &Host, simulated: bool) -> Result<(), Refusal> {
         if found.all.is_empty() {
             return Ok(());
         }
-        // The first process takes all others with it; without one, each is ended.
-        let targets = found.init.as_ref().map_or(found.all.as_slice(), std::slice::from_ref);
+        // A first process takes all others with it; without one, each is ended.
+        let first = |process: &&Process| process.is_first();
+        let targets: Vec<_> = match found.all.iter().any(|process| process.is_first()) {
+            true => found.all.iter().filter(first).collect(),
+            false => found.all.iter().collect(),
+        };
         for process in targets {
             match kill(Pid::from_raw(process.pid), Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}

@@ -4,9 +4,12 @@
 
 use std::{path::Path, time::Duration};
 
-use quorate_proto::{refusal::Refusal, request::ClusterStatus};
+use quorate_proto::{
+    refusal::{Reason, Refusal},
+    request::ClusterStatus,
+};
 
-use super::{cluster, place::Place, plan::Plan, processes, processes::Process};
+use super::{cluster, place::Place, plan::Plan, processes, processes::Process, remains::Remains};
 use crate::{
     commands,
     failure::Failure,
@@ -19,17 +22,30 @@ pub(crate) const WHAT: &str = "the cluster is not shown";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(place: &Place, contexts: &Path, console: &mut Console<'_>) -> Result<(), Failure> {
-    let plan = place.planned(WHAT)?;
+    let remains = if place.simulated { Remains::default() } else { Remains::find(&place.base).await };
+    let Some(plan) = place.plan(WHAT)? else {
+        if remains.is_empty() {
+            place.planned(WHAT)?;
+        }
+        return Err(Refusal::new(Reason::Conflict, WHAT, format!("of a cluster there is only left: {remains}"))
+            .hint("`quorate dev down` removes it")
+            .into());
+    };
     let seen = seen(&plan, contexts).await;
     let pid =
         |process: &Option<Process>| process.as_ref().map_or_else(|| "-".to_owned(), |process| process.pid.to_string());
 
     let headings = ["HOST", "ADDRESS", "POWER", "ROLE", "DAEMON", "ENGINE", "DAEMON-MEMORY"];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
-    for host in plan.hosts(&place.base) {
-        let found = processes::find(&host, plan.simulated);
+    let hosts = plan.hosts(&place.base);
+    let mut adrift = Vec::new();
+    for host in &hosts {
+        let found = processes::find(host, plan.simulated);
         let engine = if plan.simulated { "(simulated)".to_owned() } else { pid(&found.engine) };
         let on = if plan.simulated { found.daemon.is_some() } else { found.init.is_some() };
+        if found.adrift {
+            adrift.push(host.name.clone());
+        }
         rows.push(vec![
             host.name.clone(),
             host.endpoint().to_string(),
@@ -44,6 +60,16 @@ pub(crate) async fn run(place: &Place, contexts: &Path, console: &mut Console<'_
     writeln!(console.out)?;
     writeln!(console.out, "Context:   {}", plan.context())?;
     writeln!(console.out, "State:     {}", place.base.display())?;
+    if !adrift.is_empty() {
+        let names = adrift.join(", ");
+        writeln!(console.err, "\nThe network of {names} has lost its name: `quorate dev up` switches {names} on anew")?;
+    }
+    let unplanned: Vec<_> =
+        remains.hosts.into_iter().filter(|name| hosts.iter().all(|host| host.name != *name)).collect();
+    if !unplanned.is_empty() {
+        let names = unplanned.join(", ");
+        writeln!(console.err, "\nOf other hosts there is something left: {names}; `quorate dev down` removes all")?;
+    }
     if let Err(refusal) = seen {
         writeln!(console.err, "\nThe leader is not known: {}", refusal.because)?;
     }
@@ -53,11 +79,7 @@ pub(crate) async fn run(place: &Place, contexts: &Path, console: &mut Console<'_
 async fn seen(plan: &Plan, contexts: &Path) -> Result<ClusterStatus, Refusal> {
     match cluster::client(contexts, plan, PATIENCE)? {
         Some(client) => commands::status::ask(&client).await,
-        None => Err(Refusal::new(
-            quorate_proto::refusal::Reason::NotFound,
-            WHAT,
-            format!("there is no context `{}`", plan.context()),
-        )),
+        None => Err(Refusal::new(Reason::NotFound, WHAT, format!("there is no context `{}`", plan.context()))),
     }
 }
 

@@ -2,47 +2,27 @@
 //!
 //! Hosts that were members start first, for they need each other for a quorum; the rest join with a token.
 //!
-//! Invariant: done means that every node is ready.
+//! Invariant: done means that every node is ready, and all vote that are to.
 
 use std::{path::Path, time::Duration};
 
 use futures_util::future::try_join_all;
 use quorate_proto::refusal::{Reason, Refusal};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
-    cluster,
     host::{self, Daemon},
     network,
     place::Place,
     plan::{Host, Plan},
-    processes, shell, took,
+    processes, ready, shell, took,
 };
-use crate::{
-    args::DevUp,
-    client::Client,
-    commands::{status, token},
-    config::Config,
-    failure::Failure,
-    output::Console,
-};
+use crate::{args::DevUp, commands::token, config::Config, failure::Failure, output::Console};
 
-const WHAT: &str = "the cluster was not made";
-
-/// How long the cluster may take to have a leader, and nodes to become ready.
-const READY: Duration = Duration::from_secs(90);
+pub(super) const WHAT: &str = "the cluster was not made";
 
 /// How long the token with which the others join is good for.
 const JOINING: Duration = Duration::from_secs(600);
-
-/// How long it may take until a daemon's process is there.
-const BEGUN: Duration = Duration::from_secs(3);
-
-/// How often to look.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// How long a single question may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What hosts with Docker Engines are made with, and the Debian package it is in.
 const TOOLS: [(&str, &str); 7] = [
@@ -129,13 +109,12 @@ async fn start_cluster(plan: &Plan, hosts: &[Host], contexts: &Path, console: &m
     for host in &members {
         host::start_daemon(host, plan, Daemon::Up)?;
     }
-    let client = led(plan, &members, contexts).await?;
+    let client = ready::led(plan, &members, contexts).await?;
     if let Some(first) = members.first().filter(|_| joining.len() + 1 == hosts.len()) {
         writeln!(console.err, "  {} leads a cluster of one ({})", first.name, took(begun))?;
     }
 
     if !joining.is_empty() {
-        let begun = Instant::now();
         let names: Vec<_> = joining.iter().map(|host| host.name.as_str()).collect();
         writeln!(console.err, "Joining {}: quorate join TOKEN ...", names.join(", "))?;
         let uses = u32::try_from(joining.len()).unwrap_or(u32::MAX);
@@ -143,77 +122,10 @@ async fn start_cluster(plan: &Plan, hosts: &[Host], contexts: &Path, console: &m
         for host in joining {
             host::start_daemon(host, plan, Daemon::Join(&token))?;
         }
-        all_ready(&client, plan, hosts).await?;
-        writeln!(console.err, "  {} of {} nodes are ready ({})", hosts.len(), hosts.len(), took(begun))?;
-    } else {
-        all_ready(&client, plan, hosts).await?;
     }
+    ready::settled(plan, hosts, contexts, console).await?;
     name_endpoints(contexts, plan, hosts)?;
     Ok(())
-}
-
-/// Waits until the members have a leader, and returns a client for them.
-async fn led(plan: &Plan, members: &[&Host], contexts: &Path) -> Result<Client, Refusal> {
-    let begun = Instant::now();
-    let deadline = begun + READY;
-    let mut last = "no context was written".to_owned();
-    loop {
-        if let Some(client) = cluster::client(contexts, plan, PATIENCE)? {
-            match status::ask(&client).await {
-                Ok(status) if status.leader.is_some() => return Ok(client),
-                Ok(_) => "there is no leader".clone_into(&mut last),
-                Err(refusal) => last = refusal.because,
-            }
-        }
-        if begun.elapsed() > BEGUN {
-            running(plan, members)?;
-        }
-        if Instant::now() >= deadline {
-            let logs: Vec<_> = members.iter().map(|host| host.log("daemon").display().to_string()).collect();
-            return Err(Refusal::new(Reason::Timeout, WHAT, format!("after {} s {last}", READY.as_secs()))
-                .hint(format!("see {}", logs.join(", "))));
-        }
-        sleep(LOOK).await;
-    }
-}
-
-/// Fails as soon as a daemon has ended, with its own words.
-fn running(plan: &Plan, hosts: &[&Host]) -> Result<(), Refusal> {
-    match hosts.iter().find(|host| processes::find(host, plan.simulated).daemon.is_none()) {
-        None => Ok(()),
-        Some(host) => {
-            let because = format!("the daemon of {} ended; {}", host.name, shell::tail(&host.log("daemon")));
-            Err(Refusal::new(Reason::Internal, WHAT, because)
-                .hint(format!("the whole log is {}", host.log("daemon").display())))
-        }
-    }
-}
-
-async fn all_ready(client: &Client, plan: &Plan, hosts: &[Host]) -> Result<(), Refusal> {
-    let begun = Instant::now();
-    let deadline = begun + READY;
-    let all: Vec<_> = hosts.iter().collect();
-    loop {
-        let missing = match cluster::ready(client).await {
-            Ok(ready) => {
-                let missing = hosts.iter().map(|host| host.name.clone()).filter(|name| !ready.contains(name));
-                missing.collect::<Vec<_>>().join(", ")
-            }
-            Err(refusal) => refusal.because,
-        };
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if begun.elapsed() > BEGUN {
-            running(plan, &all)?;
-        }
-        if Instant::now() >= deadline {
-            let because = format!("after {} s not ready: {missing}", READY.as_secs());
-            return Err(Refusal::new(Reason::Timeout, WHAT, because)
-                .hint("`quorate dev status` shows what runs; the daemons' logs are beside their data"));
-        }
-        sleep(LOOK).await;
-    }
 }
 
 fn forget(contexts: &Path, plan: &Plan) -> Result<(), Refusal> {

@@ -70,13 +70,16 @@ impl Cluster {
         Self { home: tempfile::tempdir().unwrap(), machine }
     }
 
-    /// Makes the hosts, or what is missing of them, and waits until each is ready and votes.
+    /// Makes the hosts, or what is missing of them. Once that is done, each node answers, is ready and votes.
     ///
     /// # Panics
-    /// If that fails.
+    /// If that fails, or is not so.
     pub fn make(&self) {
         let _ = self.done("dev up --nodes 3");
-        self.wait_for_voters();
+        for number in 1..=HOSTS.len() {
+            let asked = format!("--endpoint 10.99.0.{number}:7443 --request-timeout 5s");
+            self.all_vote(&asked).and_then(|()| self.all_ready(&asked)).unwrap();
+        }
     }
 
     /// A directory that goes with the cluster.
@@ -230,23 +233,27 @@ impl Cluster {
     /// # Panics
     /// If that never is so.
     pub fn wait_for_voters(&self) {
-        until("three voters", PATIENCE, || {
-            let said = self.run("status --request-timeout 5s");
-            let voters: BTreeSet<_> = said
-                .out
-                .lines()
-                .filter_map(|line| {
-                    let words: Vec<_> = line.split_whitespace().collect();
-                    (words.get(1) == Some(&"yes")).then(|| words[0].to_owned())
-                })
-                .collect();
-            so(voters.iter().map(String::as_str).eq(HOSTS), said.to_string())
-        });
-        until("three nodes that are ready", PATIENCE, || {
-            let said = self.run("get nodes --request-timeout 5s");
-            let ready = said.out.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count();
-            so(ready == HOSTS.len(), said.to_string())
-        });
+        until("three voters", PATIENCE, || self.all_vote("--request-timeout 5s"));
+        until("three nodes that are ready", PATIENCE, || self.all_ready("--request-timeout 5s"));
+    }
+
+    fn all_vote(&self, flags: &str) -> Result<(), String> {
+        let said = self.run(&format!("status {flags}"));
+        let voters: BTreeSet<_> = said
+            .out
+            .lines()
+            .filter_map(|line| {
+                let words: Vec<_> = line.split_whitespace().collect();
+                (words.get(1) == Some(&"yes")).then(|| words[0].to_owned())
+            })
+            .collect();
+        so(voters.iter().map(String::as_str).eq(HOSTS), said.to_string())
+    }
+
+    fn all_ready(&self, flags: &str) -> Result<(), String> {
+        let said = self.run(&format!("get nodes {flags}"));
+        let ready = said.out.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count();
+        so(ready == HOSTS.len(), said.to_string())
     }
 
     /// The process of a host's daemon, as `quorate dev status` shows it.

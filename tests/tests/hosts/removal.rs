@@ -1,6 +1,6 @@
 //! What `quorate dev` makes it removes, whatever has become of it.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io::ErrorKind, path::Path, process::Command};
 
 use quorate_tests::hosts::{
     cluster::{Cluster, HOSTS, PATIENCE},
@@ -78,7 +78,50 @@ fn what_broke_is_repaired_by_a_second_up() {
     process::end(cluster.engine("n2"));
     let _ = Said::by(Command::new("ip").args(["link", "del", "qdev-n1"]), b"").done();
     cluster.make();
+    all_have_engines(&cluster);
+
+    // Processes go on in a network that has lost its name, where nobody can follow them.
+    let (daemon, engine) = (cluster.daemon("n2"), cluster.engine("n2"));
+    lose_name("n2");
+    cluster.make();
+    assert!(!process::lives(daemon) && !process::lives(engine), "n2 was switched on anew");
+    all_have_engines(&cluster);
+}
+
+fn all_have_engines(cluster: &Cluster) {
     for host in HOSTS {
         assert_eq!(cluster.on(host, "docker version --format {{.Server.Os}}").done().trim(), "linux");
     }
+}
+
+fn lose_name(host: &str) {
+    let _ = Said::by(Command::new("ip").args(["netns", "del", &format!("quorate-{host}")]), b"").done();
+}
+
+#[test]
+fn a_second_up_is_not_satisfied_with_a_host_whose_power_was_cut_a_moment_ago() {
+    let cluster = Cluster::up();
+    let _ = cluster.done("dev kill n3");
+    cluster.make();
+    assert_eq!(cluster.shown("n3", "POWER"), "on");
+}
+
+#[test]
+fn what_lost_its_name_and_its_directory_is_shown_and_removed() {
+    let cluster = Cluster::none();
+    let networks = make(&cluster);
+    let daemon = cluster.daemon("n2");
+    lose_name("n2");
+    let said = cluster.run("dev status");
+    assert!(said.code == Some(0) && said.err.contains("The network of n2 has lost its name"), "{said}");
+
+    // Nothing on the disk remembers it any more.
+    until("an empty place", PATIENCE, || match fs::remove_dir_all(machine::STATE) {
+        // Those who live in it go on writing.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
+        removed => Ok(removed.unwrap()),
+    });
+    cluster.run("dev status").refused(1, &["host n2", "bridge qdev0", "control group", "quorate dev down"]);
+    assert!(process::lives(daemon));
+    remove(&cluster, &networks);
 }
