@@ -13,7 +13,7 @@ use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
     kinds::{JOINTOKENS, NODES},
     refusal::{Reason, Refusal, chain},
-    request::{Answer, ClusterStatus, Logs, Member, Read, Request, TokenInfo},
+    request::{Answer, ClusterStatus, Logs, MAX_ENDPOINTS, Member, Read, Request, TokenInfo},
     txn::Outcome,
     wire::cap,
     world::{Clock, Random},
@@ -127,6 +127,16 @@ impl Cluster for Membership {
             simulated: self.simulated,
             members: status.members.iter().map(member).collect(),
         })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let snapshot = self.snapshots.borrow();
+        let nodes: Vec<_> = snapshot.list(&NODES).map(|stored| registration::addresses(&stored.object)).collect();
+        let nodes = &nodes[..nodes.len().min(MAX_ENDPOINTS)];
+        // One address of each first: whoever asks in turn soon meets another node.
+        let most = nodes.iter().map(Vec::len).max().unwrap_or_default();
+        let turns = (0..most).flat_map(|turn| nodes.iter().filter_map(move |addresses| addresses.get(turn)));
+        turns.map(ToString::to_string).collect()
     }
 
     async fn logs(&self, node: String, logs: Logs) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {

@@ -6,14 +6,15 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, stream, stream::BoxStream};
-use quorate_api::Desired;
+use futures_util::{StreamExt as _, stream};
+use quorate_api::{Changes, Desired};
 use quorate_proto::{
     ids::RequestId,
+    key::Key,
     refusal::{Reason, Refusal, chain},
     request::Read,
     snapshot::Snapshot,
-    txn::{Change, Outcome, Revision, Txn},
+    txn::{Outcome, Revision, Txn, Versioned},
 };
 use quorate_raft::{ProposeError, ReadError, Store, WatchError};
 
@@ -54,25 +55,27 @@ impl Desired for Agreed {
         self.store.propose(request, txn).await.map_err(|error| not_proposed(&error))
     }
 
-    fn changes(&self, after: Revision) -> BoxStream<'static, Result<Change, Refusal>> {
+    fn changes(&self, after: Revision) -> Changes {
         let watch = match self.store.watch(after) {
             Ok(watch) => watch,
             Err(error) => return stream::iter([Err(not_watched(&error))]).boxed(),
         };
-        let revisions = stream::unfold(Some(watch), async |watch| {
+        stream::unfold(Some(watch), async |watch| {
             let mut watch = watch?;
             match watch.next().await {
                 Ok(changes) => Some((Ok(changes), Some(watch))),
                 Err(WatchError::Stopped) => None,
                 Err(error) => Some((Err(not_watched(&error)), None)),
             }
-        });
-        revisions
-            .flat_map(|changes| match changes {
-                Ok(changes) => stream::iter(changes.iter().cloned().map(Ok).collect::<Vec<_>>()),
-                Err(refusal) => stream::iter(vec![Err(refusal)]),
-            })
-            .boxed()
+        })
+        .boxed()
+    }
+
+    fn at(&self, key: &Key, revision: Revision) -> Result<Option<Versioned>, Refusal> {
+        self.store.at(key, revision).map_err(|error| match error {
+            ReadError::Compacted { .. } => not_watched(&error),
+            error => not_read(&error),
+        })
     }
 }
 
@@ -86,7 +89,7 @@ fn not_read(error: &ReadError) -> Refusal {
         .hint("without a quorum only stale answers can be given: see `quorate status`")
 }
 
-fn not_watched(error: &WatchError) -> Refusal {
+fn not_watched(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(Reason::Expired, "the watch ended", chain(error)).hint("list again, and watch from there")
 }
 

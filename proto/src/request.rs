@@ -118,6 +118,16 @@ pub enum Request {
         /// What changed.
         facts: Vec<Fact>,
     },
+    /// As `Watch`, and to be resumed on any node. Answer: as `Watch`, and a `Bookmark` after what exists, after the changes of each
+    /// revision, and from time to time, until either side ends it.
+    WatchFrom {
+        /// Which objects.
+        selection: Selection,
+        /// Only what happened after this revision, as a Kubernetes watch from this `resourceVersion`; `None`: what exists first.
+        after: Option<Revision>,
+    },
+    /// Where nodes can be asked. Answer: `Endpoints`.
+    Endpoints,
 }
 
 /// An object, by kind and name.
@@ -268,7 +278,14 @@ pub enum Answer {
     Token(String),
     /// Join tokens without their secrets.
     Tokens(Vec<TokenInfo>),
+    /// In a watch that can be resumed: everything up to this revision was told.
+    Bookmark(Revision),
+    /// Where nodes of the cluster can be asked, `host:port`: those of [`MAX_ENDPOINTS`] of them at most.
+    Endpoints(Vec<String>),
 }
+
+/// The most endpoints that are told: enough that one of them answers, whatever becomes of the others.
+pub const MAX_ENDPOINTS: usize = 16;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -246,6 +246,31 @@ pub(crate) fn rows(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(
     Ok((revision, found))
 }
 
+/// What a key held at a revision.
+pub(crate) enum Past {
+    /// This, or nothing.
+    Held(Option<Versioned>),
+    /// The oldest revision that can still be read.
+    Compacted(Revision),
+}
+
+/// Looks up what a key held at a revision.
+pub(crate) fn at(view: &dyn View, key: &Key, revision: Revision) -> io::Result<Past> {
+    let meta = Meta::load(view)?;
+    if revision < meta.compacted {
+        return Ok(Past::Compacted(meta.compacted));
+    }
+    let from = columns::history_key(key.as_str(), revision);
+    let end = columns::end_of(&from[..from.len() - size_of::<u64>()]);
+    let mut held = None;
+    view.scan(Column::History, &from, end.as_deref(), &mut |_, row| {
+        let row: Option<Current> = record::decode(row)?;
+        held = row.as_ref().map(Current::versioned);
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(Past::Held(held))
+}
+
 /// Why changes cannot be replayed.
 pub(crate) enum Replay {
     /// By revision, at least one if there is any.

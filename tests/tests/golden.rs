@@ -378,6 +378,11 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("revoke-token", Request::RevokeToken { request, id: "aebagbaf".into() }),
         ("heartbeat", Request::Heartbeat { incarnation: 7 }),
         ("report", Request::Report { request, facts: facts().map(|(_, fact)| fact).into() }),
+        (
+            "watch-from",
+            Request::WatchFrom { selection: selection(Read::Linearizable, Shape::Table), after: Some(Revision(42)) },
+        ),
+        ("endpoints", Request::Endpoints),
     ]
 }
 
@@ -459,6 +464,8 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("status", Answer::Status(status)),
         ("token", Answer::Token("QRT1.n".into())),
         ("tokens", Answer::Tokens(vec![token])),
+        ("bookmark", Answer::Bookmark(Revision(42))),
+        ("endpoints", Answer::Endpoints(vec!["10.99.0.1:7443".into()])),
     ]
 }
 

@@ -26,7 +26,13 @@ pub(crate) fn check(
     cluster: ClusterId,
 ) -> Result<(), Refusal> {
     match request {
-        Request::Get { .. } | Request::List(_) | Request::Watch(_) | Request::Logs(_) | Request::Status => Ok(()),
+        Request::Get { .. }
+        | Request::List(_)
+        | Request::Watch(_)
+        | Request::WatchFrom { .. }
+        | Request::Logs(_)
+        | Request::Status
+        | Request::Endpoints => Ok(()),
         Request::Apply { .. }
         | Request::Create { .. }
         | Request::Replace { .. }

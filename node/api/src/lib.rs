@@ -31,6 +31,6 @@ mod verbs;
 mod watch;
 
 pub use self::{
-    seam::{Caller, Cluster, Desired, Settings},
+    seam::{Caller, Changes, Cluster, Desired, Settings},
     verbs::Api,
 };

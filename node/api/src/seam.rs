@@ -9,11 +9,15 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
+    key::Key,
     refusal::Refusal,
     request::{ClusterStatus, Logs, Read, TokenInfo},
     snapshot::Snapshot,
-    txn::{Change, Outcome, Revision, Txn},
+    txn::{Change, Outcome, Revision, Txn, Versioned},
 };
+
+/// The changes of one revision after the other.
+pub type Changes = BoxStream<'static, Result<Arc<[Change]>, Refusal>>;
 
 /// The agreed state: read it, propose changes to it, follow it.
 #[async_trait]
@@ -30,10 +34,17 @@ pub trait Desired: Send + Sync + 'static {
     /// `Unavailable` if nothing was done, `Timeout` if that is not known, `TooLarge` beyond the limits of a transaction.
     async fn propose(&self, request: RequestId, txn: Txn) -> Result<Outcome, Refusal>;
 
-    /// All changes after a revision: complete, in the store's order, each once. Ends when this node stops.
+    /// All changes after a revision: complete, in the store's order, each once; an item is all that one revision changed, and not empty.
+    /// Ends when this node stops.
     ///
     /// An `Err` is the last item: `Expired` if the revision is no longer kept or the reader was too slow.
-    fn changes(&self, after: Revision) -> BoxStream<'static, Result<Change, Refusal>>;
+    fn changes(&self, after: Revision) -> Changes;
+
+    /// What a key held at a revision this node has reached.
+    ///
+    /// # Errors
+    /// `Expired` if the revision is no longer kept.
+    fn at(&self, key: &Key, revision: Revision) -> Result<Option<Versioned>, Refusal>;
 }
 
 /// What only the node can do: it knows the members, holds the join secrets, and reaches the node that runs a pod.
@@ -44,6 +55,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// If this node cannot tell.
     async fn status(&self) -> Result<ClusterStatus, Refusal>;
+
+    /// Where nodes can be asked, as this node knows: `host:port`, those of [`quorate_proto::request::MAX_ENDPOINTS`] nodes at most.
+    fn endpoints(&self) -> Vec<String>;
 
     /// What a pod wrote, from the node of this name, which runs it. The pod and its container exist; `logs.container` is filled in.
     /// If `logs.forwarded` is set, this node must be the one: it is not passed on again.

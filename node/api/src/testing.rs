@@ -20,6 +20,7 @@ use futures_util::{
 };
 use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
+    key::Key,
     kinds::Kind,
     object::Object,
     refusal::{Reason, Refusal},
@@ -33,7 +34,7 @@ use tokio::sync::watch;
 
 use crate::{
     pipeline::{Moment, Plan},
-    seam::{Caller, Cluster, Desired, Settings},
+    seam::{Caller, Changes, Cluster, Desired, Settings},
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(7);
@@ -284,19 +285,29 @@ impl Desired for Memory {
         Ok(outcome)
     }
 
-    fn changes(&self, after: Revision) -> BoxStream<'static, Result<Change, Refusal>> {
+    fn changes(&self, after: Revision) -> Changes {
         let (state, length) = (Arc::clone(&self.state), self.length.subscribe());
-        stream::unfold((state, length, 0), move |(state, mut length, mut at)| async move {
+        stream::unfold((state, length, after), move |(state, mut length, after)| async move {
             loop {
-                let next = state.lock().unwrap().log.get(at).cloned();
-                match next {
-                    Some(change) if change.revision <= after => at += 1,
-                    Some(change) => return Some((Ok(change), (state, length, at + 1))),
+                let next: Arc<[Change]> = {
+                    let state = state.lock().unwrap();
+                    let mut later = state.log.iter().filter(|change| change.revision > after).peekable();
+                    let revision = later.peek().map(|change| change.revision);
+                    later.take_while(|change| Some(change.revision) == revision).cloned().collect()
+                };
+                match next.first().map(|change| change.revision) {
+                    Some(revision) => return Some((Ok(next), (state, length, revision))),
                     None => length.changed().await.ok()?,
                 }
             }
         })
         .boxed()
+    }
+
+    fn at(&self, key: &Key, revision: Revision) -> Result<Option<Versioned>, Refusal> {
+        let state = self.state.lock().unwrap();
+        let last = state.log.iter().rev().find(|change| change.key == *key && change.revision <= revision);
+        Ok(last.and_then(|change| change.now.clone()))
     }
 }
 
@@ -307,6 +318,10 @@ pub(crate) struct Alone;
 impl Cluster for Alone {
     async fn status(&self) -> Result<ClusterStatus, Refusal> {
         Err(Refusal::new(Reason::Unavailable, "no status", "nobody is here"))
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        vec!["10.99.0.1:7443".to_owned(), "10.99.0.2:7443".to_owned()]
     }
 
     async fn logs(&self, node: String, logs: Logs) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {

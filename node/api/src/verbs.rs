@@ -102,6 +102,16 @@ impl Shared {
                     let changes = self.desired.changes(snapshot.revision());
                     Ok(watch::answers(&selection, &snapshot, changes, Arc::clone(&self.clock))?.boxed())
                 }
+                Request::WatchFrom { selection, after: None } => {
+                    let snapshot = self.desired.snapshot(selection.read).await?;
+                    let changes = self.desired.changes(snapshot.revision());
+                    Ok(watch::resumable(&selection, &snapshot, changes, Arc::clone(&self.clock))?.boxed())
+                }
+                Request::WatchFrom { selection, after: Some(after) } => {
+                    let snapshot = self.desired.snapshot(Read::AtLeast(after)).await?;
+                    let desired = Arc::clone(&self.desired);
+                    Ok(watch::resumed(&selection, &snapshot, after, desired, Arc::clone(&self.clock))?.boxed())
+                }
                 Request::Apply { request, object, dry_run } => {
                     self.change(request, dry_run, move |snapshot, moment| pipeline::apply(&object, snapshot, moment))
                         .await
@@ -134,6 +144,7 @@ impl Shared {
                 }
                 Request::Logs(logs) => self.logs(&caller, logs).await,
                 Request::Status => Ok(one(Answer::Status(self.cluster.status().await?))),
+                Request::Endpoints => Ok(one(Answer::Endpoints(self.cluster.endpoints()))),
                 Request::CreateToken { request, lifetime_seconds, uses } => {
                     let lifetime = std::time::Duration::from_secs(lifetime_seconds);
                     Ok(one(Answer::Token(self.cluster.create_token(request, lifetime, uses).await?)))

@@ -84,6 +84,23 @@ fn a_transaction_takes_one_revision_and_is_seen_whole() {
 }
 
 #[test]
+fn a_key_is_looked_up_as_it_was_at_a_revision() {
+    let mut machine = Machine::default();
+    machine.one(1, Txn::new().put(pod("a"), text("1")).put(pod("ab"), text("other")));
+    machine.one(2, Txn::new().put(pod("b"), text("2")));
+    machine.one(3, Txn::new().put(pod("a"), text("3")));
+    machine.one(4, Txn::new().delete(pod("a")));
+    let at = |name: &str, revision| match look(&machine.rows, |view| at(view, &pod(name), Revision(revision))).unwrap()
+    {
+        Past::Held(held) => held.map(|held| (held.document, held.created.0, held.modified.0)),
+        Past::Compacted(oldest) => panic!("compacted up to {oldest}"),
+    };
+    let seen = [0, 1, 2, 3, 4].map(|revision| at("a", revision));
+    assert_eq!(seen, [None, Some((text("1"), 1, 1)), Some((text("1"), 1, 1)), Some((text("3"), 1, 3)), None]);
+    assert_eq!((at("b", 1), at("b", 2), at("c", 4)), (None, Some((text("2"), 2, 2)), None));
+}
+
+#[test]
 fn entries_of_one_batch_see_each_other() {
     let mut machine = Machine::default();
     let create = Txn::new().create(pod("a"), text("1"));

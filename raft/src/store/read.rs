@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::Store;
 use crate::{
     engine::look,
-    machine,
+    machine::{self, Past},
     record::LogId,
     rpc::Refused,
     watch::{Watch, WatchError},
@@ -41,6 +41,12 @@ pub enum ReadError {
         at: Revision,
         /// What was asked for.
         wanted: Revision,
+    },
+    /// What was so long ago is no longer kept.
+    #[error("revisions before {oldest} are compacted")]
+    Compacted {
+        /// The oldest revision that can be read.
+        oldest: Revision,
     },
     /// The store was shut down, or has failed.
     #[error("the store has stopped")]
@@ -78,6 +84,17 @@ impl Store {
     /// If the store cannot be read.
     pub fn rows(&self, prefix: &str) -> Result<(Revision, Vec<(Key, Versioned)>), ReadError> {
         look(&*self.inner.engine, |view| machine::rows(view, prefix)).map_err(ReadError::Storage)
+    }
+
+    /// What a key held at a revision that this node has applied.
+    ///
+    /// # Errors
+    /// If the revision is no longer kept, or the store cannot be read.
+    pub fn at(&self, key: &Key, revision: Revision) -> Result<Option<Versioned>, ReadError> {
+        match look(&*self.inner.engine, |view| machine::at(view, key, revision)).map_err(ReadError::Storage)? {
+            Past::Held(held) => Ok(held),
+            Past::Compacted(oldest) => Err(ReadError::Compacted { oldest }),
+        }
     }
 
     /// All changes after `from`; waits for those to come. Begin with the revision [`Store::rows`] returned.

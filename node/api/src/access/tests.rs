@@ -15,6 +15,8 @@ fn requests() -> Vec<Request> {
         Request::Get { .. }
         | Request::List(_)
         | Request::Watch(_)
+        | Request::WatchFrom { .. }
+        | Request::Endpoints
         | Request::Apply { .. }
         | Request::Create { .. }
         | Request::Replace { .. }
@@ -54,7 +56,9 @@ fn requests() -> Vec<Request> {
     let all = vec![
         Request::Get { object: reference.clone(), read: Read::Stale },
         Request::List(selection.clone()),
-        Request::Watch(selection),
+        Request::Watch(selection.clone()),
+        Request::WatchFrom { selection, after: None },
+        Request::Endpoints,
         Request::Apply { request, object: text.clone(), dry_run: false },
         Request::Create { request, object: text.clone(), dry_run: false },
         Request::Replace { request, object: text.clone(), dry_run: false },
@@ -88,9 +92,9 @@ fn every_request_is_decided_for_users_and_for_nodes() {
     };
     assert_eq!(
         allowed(&user()),
-        "Get List Watch Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken"
+        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken"
     );
-    assert_eq!(allowed(&caller(1)), "Get List Watch Logs Status Heartbeat Report");
+    assert_eq!(allowed(&caller(1)), "Get List Watch WatchFrom Endpoints Logs Status Heartbeat Report");
 }
 
 #[test]

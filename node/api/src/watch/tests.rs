@@ -1,3 +1,4 @@
+use futures_util::stream::BoxStream;
 use proptest::prelude::*;
 use quorate_proto::{
     kinds::{CONFIGMAPS, PODS},
@@ -108,6 +109,92 @@ proptest! {
             assert_eq!(present, states.pop().unwrap().1);
         });
     }
+}
+
+/// The events up to the one that adds `c9`, applied to what was selected before; each must fit what is there.
+async fn follow(
+    mut told: BoxStream<'static, Answer>,
+    mut present: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    loop {
+        let (kind, object) = match told.next().await {
+            Some(Answer::Event { kind, object }) => (kind, Object::from_document(&object).unwrap()),
+            Some(Answer::Bookmark(_)) => continue,
+            other => panic!("{other:?}"),
+        };
+        let name = object.name().to_owned();
+        let before = match kind {
+            EventKind::Deleted => present.remove(&name),
+            EventKind::Added | EventKind::Modified => present.insert(name.clone(), object.to_string()),
+        };
+        assert_eq!(before.is_some(), kind != EventKind::Added, "{kind:?} {name}");
+        if name == "c9" {
+            return present;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_watch_that_is_resumed_from_any_revision_tells_what_has_changed_since_and_nothing_else(
+        steps in prop::collection::vec(prop::collection::vec((0_u8..4, prop::option::of(0_u8..3)), 1..3), 1..12),
+        later in prop::collection::vec(prop::collection::vec((0_u8..4, prop::option::of(0_u8..3)), 1..3), 0..4),
+    ) {
+        runtime().block_on(async move {
+            let memory = Memory::new(World::new().snapshot);
+            let mut states = Vec::new();
+            for step in &steps {
+                memory.commit(&txn(step));
+                states.push((memory.now().revision(), selected(&memory)));
+            }
+            let snapshot = memory.now();
+            let resume = |after| {
+                let desired: Arc<dyn Desired> = memory.clone();
+                resumed(&selection("app=1", Shape::Objects), &snapshot, after, desired, Arc::new(Still)).unwrap().boxed()
+            };
+            let watches: Vec<_> = states.into_iter().map(|(revision, state)| (resume(revision), state)).collect();
+            for step in &later {
+                memory.commit(&txn(step));
+            }
+            memory.commit(&txn(&vec![(9, Some(1))]));
+            for (told, state) in watches {
+                assert_eq!(follow(told, state).await, selected(&memory));
+            }
+        });
+    }
+}
+
+#[test]
+fn bookmarks_say_from_where_a_watch_can_be_resumed() {
+    runtime().block_on(async {
+        let memory = Memory::new(World::new().snapshot);
+        memory.commit(&txn(&vec![(1, Some(1)), (2, Some(1))]));
+        let snapshot = memory.now();
+        let selection = selection("", Shape::Objects);
+        let changes = memory.changes(snapshot.revision());
+        let mut told = resumable(&selection, &snapshot, changes, Arc::new(Still)).unwrap().boxed();
+        let mut next = async || match told.next().await {
+            Some(Answer::Event { object, .. }) => Err(Object::from_document(&object).unwrap().name().to_owned()),
+            Some(Answer::Bookmark(revision)) => Ok(revision),
+            other => panic!("{other:?}"),
+        };
+        let begun = snapshot.revision();
+        assert_eq!([next().await, next().await, next().await], [Err("c1".into()), Err("c2".into()), Ok(begun)]);
+
+        // What one revision changed comes before its bookmark.
+        memory.commit(&txn(&vec![(1, None), (3, Some(1))]));
+        let after = memory.now().revision();
+        assert_eq!([next().await, next().await, next().await], [Err("c1".into()), Err("c3".into()), Ok(after)]);
+
+        // What is none of its business is passed over, but not without end.
+        for _ in 0..BOOKMARK_EVERY {
+            memory.commit(&txn(&vec![]));
+        }
+        assert_eq!(next().await, Ok(memory.now().revision()));
+
+        let mut again = resumed(&selection, &memory.now(), after, memory.clone(), Arc::new(Still)).unwrap().boxed();
+        assert_eq!(again.next().await, Some(Answer::Bookmark(after)), "it says at once that it is heard");
+    });
 }
 
 #[test]
