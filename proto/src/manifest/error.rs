@@ -73,11 +73,17 @@ impl ManifestError {
             Self::TooLarge { file, .. } | Self::TooManyObjects { file, .. } => {
                 (Reason::TooLarge, file.clone(), self.to_string(), Some("split the file".to_owned()))
             }
-            Self::Malformed { file, hint, .. } => (Reason::BadRequest, file.clone(), self.to_string(), hint.clone()),
+            Self::Malformed { file, line, hint, .. } => {
+                let hint = hint.clone().unwrap_or_else(|| format!("correct line {line}, or one just above it"));
+                (Reason::BadRequest, file.clone(), self.to_string(), Some(hint))
+            }
             Self::Objects { file, flaws } => {
                 let object = flaws.first().and_then(|flaw| flaw.object.clone());
                 let one = flaws.iter().all(|flaw| flaw.object == object);
-                let hint = if let [flaw] = flaws.as_slice() { flaw.hint.clone() } else { None };
+                let hint = match flaws.as_slice() {
+                    [flaw] => flaw.hint.clone(),
+                    _ => Some(format!("correct each of them: nothing in {file} was {done}")),
+                };
                 let thing = object.filter(|_| one).unwrap_or_else(|| file.clone());
                 (Reason::Invalid, thing, lines(file, flaws).join(ALIGNED), hint)
             }

@@ -100,7 +100,8 @@ impl Check {
         for (name, _) in row.fields.iter().filter(|(_, field)| field.required) {
             if map.get(*name).is_none_or(Value::is_null) {
                 self.step(Step::Field((*name).to_owned()), |check| {
-                    check.problem(|path| format!("`{path}` is missing: {} requires it", row.name), None);
+                    let hint = format!("add `{name}`");
+                    check.problem(|path| format!("`{path}` is missing: {} requires it", row.name), Some(hint));
                 });
             }
         }
@@ -203,7 +204,7 @@ impl Check {
         if let Err(error) = text.parse::<Quantity>() {
             self.problem(
                 |path| format!("`{path}` must be a quantity: {}", one_line(&error.to_string(), SENTENCE)),
-                None,
+                example(&Type::Quantity).map(str::to_owned),
             );
         }
     }
@@ -273,8 +274,22 @@ fn cure(value: &Value, type_: &Type) -> Option<String> {
         (Type::Boolean, Value::String(text)) if text == "true" || text == "false" => {
             Some(format!("write it without quotes: {text}"))
         }
-        (Type::List(_), Value::Object(_)) => Some("begin each item with `- `".to_owned()),
         (Type::Object(_) | Type::Map(_), Value::Array(_)) => Some("leave out the `- `".to_owned()),
-        _ => None,
+        _ => Some(example(type_)?.to_owned()),
+    }
+}
+
+/// How a value of a type is written.
+const fn example(type_: &Type) -> Option<&'static str> {
+    match type_ {
+        Type::Any => None,
+        Type::String | Type::Time | Type::Bytes => Some("write one text in its place"),
+        Type::Int32 | Type::Int64 => Some("write a whole number, without quotes: 3"),
+        Type::Number => Some("write a number, without quotes: 0.5"),
+        Type::Boolean => Some("write true or false, without quotes"),
+        Type::IntOrString => Some("write a whole number or one text in its place"),
+        Type::Quantity => Some("write it as 2, 500m or 64Mi"),
+        Type::List(_) => Some("begin each item with `- `"),
+        Type::Map(_) | Type::Object(_) => Some("write `name: value` below it, further to the right"),
     }
 }

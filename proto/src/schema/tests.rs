@@ -190,7 +190,7 @@ fn a_value_of_the_wrong_type_is_refused_with_what_to_write_instead() {
         problems(&container(json!({"ports": [{"containerPort": 4_294_967_376_i64}, {"containerPort": 80.5}]}))),
         [
             "`spec.containers[0].ports[0].containerPort: 4294967376` is beyond 32 bits\n  hint: the least is -2147483648, the greatest 2147483647",
-            "`spec.containers[0].ports[1].containerPort` must be an integer, not a fraction",
+            "`spec.containers[0].ports[1].containerPort` must be an integer, not a fraction\n  hint: write a whole number, without quotes: 3",
         ]
     );
 }
@@ -222,9 +222,12 @@ fn an_amount_that_is_none_is_refused() {
 fn what_a_kind_requires_must_be_there() {
     assert_eq!(
         problems(&pod(&json!({"containers": [{"image": "nginx"}], "volumes": null, "nodeName": null}))),
-        ["`spec.containers[0].name` is missing: Container requires it"]
+        ["`spec.containers[0].name` is missing: Container requires it\n  hint: add `name`"]
     );
-    assert_eq!(problems(&pod(&json!({"containers": null}))), ["`spec.containers` is missing: PodSpec requires it"]);
+    assert_eq!(
+        problems(&pod(&json!({"containers": null}))),
+        ["`spec.containers` is missing: PodSpec requires it\n  hint: add `containers`"]
+    );
 }
 
 #[test]
@@ -276,7 +279,9 @@ fn a_promise_that_holds_only_beside_another_field_is_taken_there() {
     let context = json!({"runAsNonRoot": "yes", "runAsUser": 1000});
     assert_eq!(
         problems(&container(json!({"securityContext": context}))),
-        ["`spec.containers[0].securityContext.runAsNonRoot` must be true or false, not a string"]
+        [
+            "`spec.containers[0].securityContext.runAsNonRoot` must be true or false, not a string\n  hint: write true or false, without quotes"
+        ]
     );
 }
 
