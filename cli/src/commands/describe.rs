@@ -1,16 +1,18 @@
 //! `quorate describe`: one object with all that matters about it, and what happened to it.
 //!
 //! Metadata comes first, then spec and status as nested fields, conditions as a table, events last. Pods have a layout of their own,
-//! which is `kubectl`'s.
+//! which is `kubectl`'s; nodes are shown with their pods, and what these take.
 //!
 //! Invariant: a field that is set is shown, also one this binary does not know; what is secret is shown only by its size.
 
 mod fields;
+mod node;
 mod pod;
 
 use quorate_proto::{
-    kinds::{EVENTS, Kind, PODS, SECRETS},
+    kinds::{EVENTS, Kind, NODES, PODS, SECRETS},
     object::Object,
+    refusal::Refusal,
     world::Timestamp,
 };
 
@@ -27,7 +29,7 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Describe) -> Resul
     let targets = targets::parse(&arguments.what)?;
     let filter = Filter::from(arguments.selectors);
     let everywhere = Filter { all_namespaces: true, ..Filter::default() };
-    let ((found, refusals), events) = session
+    let ((found, refusals), events, pods) = session
         .show(async |session| {
             let (found, refusals) = find(session, &targets, &filter).await;
             let events = if found.is_empty() {
@@ -35,10 +37,11 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Describe) -> Resul
             } else {
                 session.list(&EVENTS, &everywhere).await.map(|(_, events)| events)
             };
-            ((found, refusals), events)
+            let pods = pods_of(session, &found).await;
+            ((found, refusals), events, pods)
         })
         .await?;
-    let events = events?;
+    let (events, pods) = (events?, pods?);
     if found.is_empty() && refusals.is_empty() {
         let namespace = session.namespace().to_owned();
         writeln!(session.console.err, "No resources found in {namespace} namespace.")?;
@@ -46,13 +49,25 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Describe) -> Resul
     let now = session.clock.wall();
     for (index, (kind, object)) in found.iter().enumerate() {
         let gap = if index > 0 { "\n\n" } else { "" };
-        write!(session.console.out, "{gap}{}", describe(kind, object, &events, now))?;
+        write!(session.console.out, "{gap}{}", describe(kind, object, &events, &pods, now))?;
     }
     Failure::if_any(refusals)
 }
 
+/// The pods of the nodes that are described.
+async fn pods_of(session: &Session<'_>, found: &[(&'static Kind, Object)]) -> Result<Vec<Object>, Refusal> {
+    let mut nodes = found.iter().filter(|(kind, _)| *kind == &NODES).map(|(_, node)| node.name());
+    let fields = match (nodes.next(), nodes.next()) {
+        (None, _) => return Ok(Vec::new()),
+        (Some(only), None) => format!("spec.nodeName={only}"),
+        (Some(_), Some(_)) => String::new(),
+    };
+    let everywhere = Filter { all_namespaces: true, fields, ..Filter::default() };
+    session.list(&PODS, &everywhere).await.map(|(_, pods)| pods)
+}
+
 /// An object as text.
-fn describe(kind: &'static Kind, object: &Object, events: &[Object], now: Timestamp) -> String {
+fn describe(kind: &'static Kind, object: &Object, events: &[Object], pods: &[Object], now: Timestamp) -> String {
     let mut lines = Lines::default();
     if kind == &PODS {
         pod::describe(object, now, &mut lines);
@@ -67,6 +82,10 @@ fn describe(kind: &'static Kind, object: &Object, events: &[Object], now: Timest
                 field => lines.field(field, value),
             }
         }
+    }
+    if kind == &NODES {
+        let bound = pods.iter().filter(|pod| pod.text(&["spec", "nodeName"]) == Some(object.name()));
+        node::describe(object, &bound.cloned().collect::<Vec<_>>(), now, &mut lines);
     }
     let target = Target { kind, name: Some(object.name().to_owned()) };
     let mut about: Vec<_> = events

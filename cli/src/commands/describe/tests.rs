@@ -8,7 +8,7 @@ use crate::{
     client::tests::Recorded,
     session::tests::{objects, run as run_in},
 };
-use quorate_proto::request::Answer;
+use quorate_proto::request::{Answer, Request};
 
 async fn described(what: &[&str], object: Value, events: &[Value]) -> String {
     let recorded = Recorded::new([Ok(vec![objects(&[object])]), Ok(vec![objects(events), Answer::End])]);
@@ -48,6 +48,40 @@ async fn a_pod_reads_as_kubectl_describes_it() {
         event("Pod", "web-2", "Started", "of another pod", "2027-01-01T11:55:01Z", 1),
     ];
     insta::assert_snapshot!(described(&["pod", "web-1"], pod, &events).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_shown_with_its_conditions_its_pods_and_what_they_take() {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "u1"},
+        "spec": {"unschedulable": true},
+        "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "not heard for 7 s",
+                "lastTransitionTime": "2027-01-01T11:59:00Z"}]}});
+    let pod = |name: &str, node: &str, phase: &str, requests: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "creationTimestamp": "2027-01-01T11:55:00Z"},
+            "spec": {"nodeName": node, "initContainers": [
+                    {"name": "setup", "resources": {"requests": {"cpu": "100m"}}},
+                    {"name": "proxy", "restartPolicy": "Always", "resources": {"requests": {"cpu": "10m"}}}],
+                "containers": [{"name": "app", "resources": {"requests": requests, "limits": {"memory": "128Mi"}}}]},
+            "status": {"phase": phase}})
+    };
+    let pods = [
+        pod("web-2", "n1", "Running", json!({"cpu": "250m", "memory": "64Mi"})),
+        pod("web-1", "n1", "Pending", json!({})),
+        pod("done", "n1", "Succeeded", json!({"cpu": "2"})),
+        pod("elsewhere", "n2", "Running", json!({"cpu": "2"})),
+    ];
+    let recorded = Recorded::new([
+        Ok(vec![objects(&[node])]),
+        Ok(vec![objects(&[]), Answer::End]),
+        Ok(vec![objects(&pods), Answer::End]),
+    ]);
+    let selectors = Selectors { all_namespaces: false, selector: String::new(), field_selector: String::new() };
+    let arguments = Describe { what: vec!["node/n1".to_owned()], selectors };
+    insta::assert_snapshot!(run_in(&recorded, async |session| run(session, arguments).await).await);
+    let Some(Request::List(selection)) = recorded.requests().pop() else { panic!("no pods were asked for") };
+    assert_eq!((selection.fields.as_str(), selection.namespace), ("spec.nodeName=n1", None));
 }
 
 #[tokio::test(start_paused = true)]
