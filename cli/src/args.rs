@@ -45,7 +45,7 @@ pub(crate) struct Global {
     /// Ask this node, HOST:PORT or unix:///SOCKET, instead of those the context names; may be repeated
     #[arg(long, global = true, value_name = "NODE", value_parser = endpoint)]
     pub(crate) endpoint: Vec<String>,
-    /// The namespace
+    /// The namespace [default: the context's, or else `default`]
     #[arg(short, long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
     /// How long to wait for an answer: 500ms, 30s, 5m
@@ -66,7 +66,7 @@ pub(crate) enum Verb {
     Apply(Apply),
     /// Show objects
     Get(Get),
-    /// Show one object with all that matters about it, and its events
+    /// Show objects with all that matters about them, and their events
     Describe(Describe),
     /// Delete objects
     Delete(Delete),
@@ -101,7 +101,7 @@ pub(crate) struct Node {
     /// Where the node keeps its state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/quorate")]
     pub(crate) data_dir: PathBuf,
-    /// The one port, UDP
+    /// Where this node listens: the one port, UDP
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
     pub(crate) listen: SocketAddr,
     /// Where other nodes reach this one, if not at the addresses of this machine; may be repeated
@@ -116,7 +116,7 @@ pub(crate) struct Node {
     /// Only pretend to run pods; needs no Docker Engine and no root
     #[arg(long)]
     pub(crate) simulated: bool,
-    /// What is logged to stderr: error, warn, info, debug, trace, or by part: info,raft=debug
+    /// What is logged to stderr: error, warn, info, debug, trace, or by part: info,quorate_raft=debug
     #[arg(
         long,
         value_name = "FILTER",
@@ -204,7 +204,7 @@ pub(crate) struct Selectors {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// KIND, KIND,KIND, KIND NAME..., KIND/NAME... or all
+    /// What: pods; pods,services; pod web-1; deploy/web; or all
     #[arg(required = true, value_name = "WHAT")]
     pub(crate) what: Vec<String>,
     #[command(flatten)]
@@ -212,7 +212,7 @@ pub(crate) struct Get {
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-    /// Go on and show every change
+    /// Go on and show every change, also when the node that is asked is lost
     #[arg(short, long)]
     pub(crate) watch: bool,
     /// Answer from what the asked node has, also when it is cut off
@@ -222,7 +222,7 @@ pub(crate) struct Get {
 
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// KIND NAME..., KIND/NAME..., or KIND for all of them
+    /// What: pod web-1; deploy/web; or nodes, for all of a kind
     #[arg(required = true, value_name = "WHAT")]
     pub(crate) what: Vec<String>,
     #[command(flatten)]
@@ -231,7 +231,7 @@ pub(crate) struct Describe {
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// KIND NAME... or KIND/NAME...
+    /// What: pod web-1 web-2; deploy/web
     #[arg(value_name = "WHAT", required_unless_present = "filename", conflicts_with = "filename")]
     pub(crate) what: Vec<String>,
     /// Delete what these manifests name
@@ -256,10 +256,10 @@ pub(crate) struct Delete {
 
 #[derive(Debug, Args)]
 pub(crate) struct Scale {
-    /// KIND NAME... or KIND/NAME...
+    /// What: deploy web; deploy/web
     #[arg(required = true, value_name = "WHAT")]
     pub(crate) what: Vec<String>,
-    /// How many
+    /// How many replicas there are to be
     #[arg(long, value_name = "NUMBER")]
     pub(crate) replicas: u32,
 }
