@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct Chosen<'a> {
     /// Says who asks; the socket of this machine needs none.
     pub(crate) context: Option<&'a Context>,
+    /// The context's name.
+    pub(crate) name: Option<&'a str>,
     /// `host:port` or `unix:///path`, at least one.
     pub(crate) endpoints: Vec<String>,
 }
@@ -26,13 +28,14 @@ pub(crate) struct Chosen<'a> {
 pub(crate) fn choose<'a>(global: &Global, config: &'a Config, is_node: bool) -> Result<Chosen<'a>, Refusal> {
     let named = global.context.as_deref().filter(|name| !name.is_empty()); // as a variable of the environment, empty is not set
     let only_sockets = global.endpoint.iter().all(|endpoint| endpoint.starts_with(local::SCHEME));
-    let context = match config.choose(named) {
-        Ok((_, context)) => context,
+    let (name, context) = match config.choose(named) {
+        Ok(chosen) => chosen,
         Err(_) if named.is_none() && !global.endpoint.is_empty() && only_sockets => {
-            return Ok(Chosen { context: None, endpoints: global.endpoint.clone() });
+            return Ok(Chosen { context: None, name: None, endpoints: global.endpoint.clone() });
         }
         Err(_) if named.is_none() && global.endpoint.is_empty() && config.contexts.is_empty() && is_node => {
-            return Ok(Chosen { context: None, endpoints: vec![format!("{}{}", local::SCHEME, local::SOCKET)] });
+            let endpoints = vec![format!("{}{}", local::SCHEME, local::SOCKET)];
+            return Ok(Chosen { context: None, name: None, endpoints });
         }
         Err(refusal) => return Err(refusal),
     };
@@ -41,7 +44,7 @@ pub(crate) fn choose<'a>(global: &Global, config: &'a Config, is_node: bool) -> 
         return Err(Refusal::new(Reason::Invalid, "no cluster was asked", "the context names no endpoints")
             .hint("name a node with --endpoint HOST:PORT"));
     }
-    Ok(Chosen { context: Some(context), endpoints: endpoints.clone() })
+    Ok(Chosen { context: Some(context), name: Some(name), endpoints: endpoints.clone() })
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub(crate) trait Transport: Send + Sync {
     /// # Errors
     /// `Unavailable` if nobody could be asked; in the stream, `Timeout` if the connection was lost before all was answered.
     async fn ask(&self, request: &Request) -> Result<Answers, Refusal>;
+
+    /// Takes in where nodes are, to ask those too if need be. Returns where the one is that answered last.
+    fn learn(&self, endpoints: &[String]) -> Option<String>;
 }
 
 /// Asks the cluster.
@@ -100,6 +103,16 @@ impl Client {
         })
     }
 
+    /// Takes in where nodes are, and returns where the one is that answered last.
+    pub(crate) fn learn(&self, endpoints: &[String]) -> Option<String> {
+        self.transport.learn(endpoints)
+    }
+
+    /// For something that goes on: how long it may be without an answer.
+    pub(crate) const fn patience(&self) -> Patience {
+        Patience { limit: self.patience, lost: None, wait: RETRY }
+    }
+
     /// Asks for something that goes on: a watch, a log. It is asked once; what ends it early, the stream tells.
     ///
     /// # Errors
@@ -114,6 +127,37 @@ impl Client {
             answer => answer,
         });
         Ok(told.boxed())
+    }
+}
+
+/// Measures how long something that goes on is without an answer, and waits between tries.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    limit: Duration,
+    /// Since when there is no answer.
+    lost: Option<Instant>,
+    wait: Duration,
+}
+
+impl Patience {
+    /// There was an answer.
+    pub(crate) const fn renew(&mut self) {
+        self.lost = None;
+        self.wait = RETRY;
+    }
+
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// What the last try was refused with, if there was no answer for too long.
+    pub(crate) async fn wait(&mut self, refusal: Refusal) -> Result<(), Refusal> {
+        let lost = *self.lost.get_or_insert_with(Instant::now);
+        if lost.elapsed() + self.wait >= self.limit {
+            return Err(refusal);
+        }
+        sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(SLOWEST);
+        Ok(())
     }
 }
 
@@ -231,6 +275,10 @@ pub(crate) mod tests {
                 Err(refusal) if refusal.reason == Reason::Timeout => Ok(stream::iter([Err(refusal)]).boxed()),
                 Err(refusal) => Err(refusal),
             }
+        }
+
+        fn learn(&self, _endpoints: &[String]) -> Option<String> {
+            Some("n1:7443".to_owned())
         }
     }
 

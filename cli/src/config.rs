@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -21,6 +21,9 @@ use thiserror::Error;
 
 /// The largest file, in bytes: some hundreds of contexts.
 const LARGEST: u64 = 1 << 20;
+
+/// How many endpoints a context keeps that the cluster no longer tells of.
+const OTHERS: usize = 4;
 
 /// All contexts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -175,6 +178,25 @@ impl Config {
         Ok(())
     }
 
+    /// Changes the contexts, alone among all commands of this user; writes nothing if nothing changed.
+    ///
+    /// # Errors
+    /// As [`Config::read`] and [`Config::write`].
+    pub(crate) fn update<T>(path: &Path, change: impl FnOnce(&mut Self) -> T) -> Result<T, ConfigError> {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let file = |source| ConfigError::File { path: directory.display().to_string(), source };
+        fs::create_dir_all(directory).map_err(file)?;
+        let alone = File::open(directory).map_err(file)?;
+        alone.lock().map_err(file)?; // until it is closed
+        let mut config = Self::read(path)?;
+        let before = config.clone();
+        let changed = change(&mut config);
+        if config != before {
+            config.write(path)?;
+        }
+        Ok(changed)
+    }
+
     /// The context that is meant.
     ///
     /// # Errors
@@ -194,6 +216,19 @@ impl Config {
 }
 
 impl Context {
+    /// Takes in where nodes are, as the one at `answered` has told.
+    ///
+    /// What was known before and is not told stays, behind the rest: the way from here may be another than the nodes' own, through a
+    /// tunnel for one. If such a way was the one that led to an answer, it comes first.
+    pub(crate) fn learn(&mut self, answered: &str, told: &[String]) {
+        if told.is_empty() {
+            return;
+        }
+        let others = self.endpoints.iter().filter(|endpoint| !told.contains(endpoint));
+        let (first, last): (Vec<_>, Vec<_>) = others.cloned().partition(|endpoint| endpoint == answered);
+        self.endpoints = first.into_iter().chain(told.iter().cloned()).chain(last.into_iter().take(OTHERS)).collect();
+    }
+
     /// The cluster's id.
     ///
     /// # Errors
@@ -264,6 +299,40 @@ mod tests {
           because: no context is chosen
           hint: `quorate dev up` makes a cluster to try, `quorate up` founds one; `quorate context list` shows what there is
         ");
+    }
+
+    #[test]
+    fn a_context_learns_where_nodes_are_and_keeps_its_own_way_to_them() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let learnt = |known: &str, answered: &str, told: &str| {
+            let mut context = example().contexts.remove("dev").unwrap();
+            context.endpoints = words(known);
+            context.learn(answered, &words(told));
+            context.endpoints.join(" ")
+        };
+        assert_eq!(learnt("n1", "n1", "n1 n2 n3"), "n1 n2 n3");
+        assert_eq!(learnt("n1 n2 n3", "n2", "n1 n2 n3"), "n1 n2 n3");
+        assert_eq!(learnt("n1 n2 n3", "n2", "n2 n4"), "n2 n4 n1 n3", "n1 may come back, and is asked last");
+        assert_eq!(learnt("tunnel", "tunnel", "n1 n2"), "tunnel n1 n2");
+        assert_eq!(learnt("tunnel n1 n2", "n2", "n1 n2"), "n1 n2 tunnel");
+        assert_eq!(learnt("a b c d e f", "n1", "n1"), "n1 a b c d");
+        assert_eq!(learnt("n1", "n1", ""), "n1");
+    }
+
+    #[test]
+    fn several_commands_at_once_lose_none_of_their_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        example().write(&path).unwrap();
+        let add = |name: String| {
+            Config::update(&path, |config| config.contexts.insert(name, example().contexts["dev"].clone())).unwrap()
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..10).for_each(|turn| drop(add(format!("{thread}-{turn}")))));
+            }
+        });
+        assert_eq!(Config::read(&path).unwrap().contexts.len(), 41);
     }
 
     #[test]

@@ -14,9 +14,11 @@ mod dev;
 mod failure;
 mod manifests;
 mod output;
+mod peers;
 mod session;
 mod targets;
 mod transport;
+mod watching;
 
 use std::{io, io::Write as _, path::Path, process::ExitCode, sync::Arc};
 
@@ -26,6 +28,7 @@ use quorate_proto::refusal::Refusal;
 
 use crate::{
     args::{Arguments, Get, Global, Output, Selectors, Verb},
+    chosen::Chosen,
     commands::{apply, context, cordon, delete, describe, events, get, logs, scale, status, token, up},
     config::Config,
     failure::Failure,
@@ -81,21 +84,35 @@ async fn client_verb(global: Global, verb: Verb, mut console: Console<'_>) -> Re
     }
 
     let config = Config::read(&path).map_err(|error| error.refusal("no cluster was asked"))?;
-    let mut session = session(&global, &config, console)?;
+    let chosen = chosen::choose(&global, &config, Path::new(local::SOCKET).exists())?;
+    let mut session = session(&global, &chosen, console)?;
+    let client = session.client.clone();
+    let learn = async {
+        if let Err(error) = peers::learn(&client, &path, chosen.name).await {
+            let refusal = error.refusal("where the nodes are was not written down");
+            // Nothing is left to do if it cannot be said either.
+            let _ = writeln!(io::stderr(), "{refusal}");
+        }
+    };
+    peers::learning(learn, client_command(&mut session, verb)).await
+}
+
+/// A verb that asks the cluster.
+async fn client_command(session: &mut Session<'_>, verb: Verb) -> Result<(), Failure> {
     let mut stdin = io::stdin();
     match verb {
-        Verb::Apply(arguments) => apply::run(&mut session, arguments, &mut stdin).await,
-        Verb::Get(arguments) => get::run(&mut session, arguments).await,
-        Verb::Describe(arguments) => describe::run(&mut session, arguments).await,
-        Verb::Delete(arguments) => delete::run(&mut session, arguments, &mut stdin).await,
-        Verb::Scale(arguments) => scale::run(&mut session, arguments).await,
-        Verb::Logs(arguments) => logs::run(&mut session, arguments).await,
-        Verb::Cordon(nodes) => cordon::cordon(&mut session, nodes).await,
-        Verb::Uncordon(nodes) => cordon::uncordon(&mut session, nodes).await,
-        Verb::Events(arguments) => events::run(&mut session, arguments).await,
-        Verb::Nodes(arguments) => get::run(&mut session, nodes(arguments.output, arguments.watch)).await,
-        Verb::Status => status::run(&mut session).await,
-        Verb::Token(arguments) => token::run(&mut session, arguments).await,
+        Verb::Apply(arguments) => apply::run(session, arguments, &mut stdin).await,
+        Verb::Get(arguments) => get::run(session, arguments).await,
+        Verb::Describe(arguments) => describe::run(session, arguments).await,
+        Verb::Delete(arguments) => delete::run(session, arguments, &mut stdin).await,
+        Verb::Scale(arguments) => scale::run(session, arguments).await,
+        Verb::Logs(arguments) => logs::run(session, arguments).await,
+        Verb::Cordon(nodes) => cordon::cordon(session, nodes).await,
+        Verb::Uncordon(nodes) => cordon::uncordon(session, nodes).await,
+        Verb::Events(arguments) => events::run(session, arguments).await,
+        Verb::Nodes(arguments) => get::run(session, nodes(arguments.output, arguments.watch)).await,
+        Verb::Status => status::run(session).await,
+        Verb::Token(arguments) => token::run(session, arguments).await,
         Verb::Up(_) | Verb::Join(_) | Verb::DevInit(_) | Verb::Context(_) | Verb::Dev(_) => Ok(()),
     }
 }
@@ -107,8 +124,7 @@ fn nodes(output: Output, watch: bool) -> Get {
 }
 
 /// What verbs work with, for the context that is meant.
-fn session<'a>(global: &Global, config: &Config, console: Console<'a>) -> Result<Session<'a>, Refusal> {
-    let chosen = chosen::choose(global, config, Path::new(local::SOCKET).exists())?;
+fn session<'a>(global: &Global, chosen: &Chosen<'_>, console: Console<'a>) -> Result<Session<'a>, Refusal> {
     let namespace = chosen.context.and_then(|context| context.namespace.clone());
     Ok(Session {
         client: transport::client(chosen.context, &chosen.endpoints, global.request_timeout)?,

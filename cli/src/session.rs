@@ -17,6 +17,7 @@ use crate::{
     args::Selectors,
     client::{Client, unexpected},
     output::{self, Console},
+    watching::{Told, Watching},
 };
 
 /// See the module.
@@ -138,6 +139,21 @@ impl Session<'_> {
             self.note_simulated()?;
         }
         Ok(answer)
+    }
+
+    /// Follows the objects of a kind. What the session shows is shown as [`Self::show`] has it.
+    pub(crate) async fn watch(
+        &mut self,
+        selection: Selection,
+    ) -> io::Result<(Watching, Result<Option<Told>, Refusal>)> {
+        let mut watching = Watching::new(&self.client, selection);
+        let first = self.show(async |_| watching.next().await).await?;
+        Ok((watching, first))
+    }
+
+    /// Says that changes are missing, and what is shown instead.
+    pub(crate) fn note_compacted(&mut self) -> io::Result<()> {
+        writeln!(self.console.err, "note: what changed meanwhile is compacted; this is what there is now")
     }
 
     /// Says that pods are simulated.

@@ -80,29 +80,38 @@ pub(crate) trait Connection: Send + Sync {
 /// # Errors
 /// If an endpoint is none, or the context cannot be used.
 pub(crate) fn client(context: Option<&Context>, endpoints: &[String], patience: Duration) -> Result<Client, Refusal> {
-    let mut nodes: Vec<Box<dyn Endpoint>> = Vec::new();
+    let mut nodes: Vec<Arc<dyn Endpoint>> = Vec::new();
     let mut identity = None;
     for endpoint in endpoints {
         if endpoint.starts_with(local::SCHEME) {
-            nodes.push(Box::new(local::Socket::parse(endpoint)?));
+            nodes.push(Arc::new(local::Socket::parse(endpoint)?));
             continue;
         }
         let identity = match &identity {
             Some(identity) => identity,
             None => &*identity.insert(mesh::identity(context, endpoint)?),
         };
-        nodes.push(Box::new(mesh::Port::new(endpoint, Arc::clone(identity))));
+        nodes.push(Arc::new(mesh::Port::new(endpoint, Arc::clone(identity))));
     }
+    let more: More = match identity {
+        Some(identity) => Box::new(move |endpoint| Some(Arc::new(mesh::Port::new(endpoint, Arc::clone(&identity))))),
+        None => Box::new(|_| None), // a socket says who asks, a port does not
+    };
     // A little less than the patience, so that why nobody was reached is told rather than that the time is over.
     let reach = REACH.min(patience * 9 / 10);
-    Ok(Client::new(Arc::new(AnyNode::new(nodes, reach)), Arc::new(SystemRandom), patience))
+    Ok(Client::new(Arc::new(AnyNode::new(nodes, more, reach)), Arc::new(SystemRandom), patience))
 }
+
+/// Makes an endpoint of one that was learnt, if it can be asked.
+type More = Box<dyn Fn(&str) -> Option<Arc<dyn Endpoint>> + Send + Sync>;
 
 /// The nodes of a cluster, each as good as the other. See the module.
 pub(crate) struct AnyNode(Arc<Nodes>);
 
 struct Nodes {
-    endpoints: Vec<Box<dyn Endpoint>>,
+    /// Only ever added to: an endpoint keeps its place.
+    endpoints: ValueMutex<Vec<Arc<dyn Endpoint>>>,
+    more: More,
     reach: Duration,
     choice: ValueMutex<Choice>,
     /// Held while the first node is looked for, so that requests asked at once share its connection.
@@ -126,8 +135,9 @@ struct Node {
 }
 
 impl AnyNode {
-    pub(crate) fn new(endpoints: Vec<Box<dyn Endpoint>>, reach: Duration) -> Self {
-        Self(Arc::new(Nodes { endpoints, reach, choice: ValueMutex::default(), connecting: Mutex::default() }))
+    pub(crate) fn new(endpoints: Vec<Arc<dyn Endpoint>>, more: More, reach: Duration) -> Self {
+        let endpoints = ValueMutex::new(endpoints);
+        Self(Arc::new(Nodes { endpoints, more, reach, choice: ValueMutex::default(), connecting: Mutex::default() }))
     }
 }
 
@@ -141,6 +151,17 @@ impl Transport for AnyNode {
         // A watch may have nothing to say for long: the wait for its first answer is part of the answers.
         let answers = Arc::clone(&self.0).race(first, request.clone());
         Ok(stream::once(answers).try_flatten().boxed())
+    }
+
+    fn learn(&self, endpoints: &[String]) -> Option<String> {
+        let mut known = self.0.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        for endpoint in endpoints {
+            if known.iter().all(|known| known.name() != endpoint) {
+                known.extend((self.0.more)(endpoint));
+            }
+        }
+        let index = self.0.choice().node.as_ref()?.index;
+        known.get(index).map(|endpoint| endpoint.name().to_owned())
     }
 }
 
@@ -192,11 +213,12 @@ impl Nodes {
         if let Some(node) = known.filter(|node| !asked.contains(&node.index) && node.connection.is_open()) {
             return Ok(node);
         }
-        let count = self.endpoints.len();
-        let order: Vec<_> =
-            (0..count).map(|turn| (first + turn) % count).filter(|index| !asked.contains(index)).collect();
         let deadline = Instant::now() + self.reach;
         loop {
+            let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let count = endpoints.len();
+            let turns = (0..count).map(|turn| (first + turn) % count).filter(|index| !asked.contains(index));
+            let order: Vec<_> = turns.filter_map(|index| Some((index, Arc::clone(endpoints.get(index)?)))).collect();
             let failures = match self.dial(&order, deadline).await {
                 Ok(node) => {
                     self.prefer(node.clone());
@@ -213,13 +235,13 @@ impl Nodes {
     }
 
     /// Dials one endpoint after the other without waiting for the one before to fail: a host that is off would cost seconds.
-    async fn dial(&self, order: &[usize], deadline: Instant) -> Result<Node, Vec<Refusal>> {
+    async fn dial(&self, order: &[(usize, Arc<dyn Endpoint>)], deadline: Instant) -> Result<Node, Vec<Refusal>> {
         let mut dials: FuturesUnordered<_> = (0_u32..)
-            .zip(order.iter().filter_map(|index| Some((*index, self.endpoints.get(*index)?))))
+            .zip(order)
             .map(|(turn, (index, endpoint))| async move {
                 sleep(STAGGER * turn).await;
                 match timeout_at(deadline, endpoint.connect()).await {
-                    Ok(connected) => connected.map(|connection| Node { index, connection }),
+                    Ok(connected) => connected.map(|connection| Node { index: *index, connection }),
                     Err(_) => Err(unanswered(endpoint.name())),
                 }
             })

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use quorate_proto::refusal::Refusal;
+
 use crate::{
     args::Context,
     config::Config,
@@ -12,13 +14,18 @@ use crate::{
 };
 
 pub(crate) fn run(path: &Path, arguments: Context, console: &mut Console<'_>) -> Result<(), Failure> {
-    let mut config = Config::read(path).map_err(|error| error.refusal("contexts were not read"))?;
     match arguments {
-        Context::List => list(&config, console),
+        Context::List => {
+            let config = Config::read(path).map_err(|error| error.refusal("contexts were not read"))?;
+            list(&config, console)
+        }
         Context::Use { name } => {
-            config.choose(Some(&name))?;
-            config.current = Some(name.clone());
-            config.write(path).map_err(|error| error.refusal("the context was not chosen"))?;
+            let chosen = Config::update(path, |config| {
+                config.choose(Some(&name))?;
+                config.current = Some(name.clone());
+                Ok::<_, Refusal>(())
+            });
+            chosen.map_err(|error| error.refusal("the context was not chosen"))??;
             writeln!(console.out, "Switched to context \"{name}\".")?;
             Ok(())
         }

@@ -2,22 +2,21 @@
 //!
 //! Invariant: the order is that of the last time something happened, so the newest is always at the bottom.
 
-use futures_util::TryStreamExt as _;
 use quorate_proto::{
     kinds::EVENTS,
     object::Object,
-    request::{Answer, EventKind, Request, Shape},
+    request::{Answer, EventKind, Shape},
     world::Timestamp,
 };
 
 use crate::{
     age,
     args::Events,
-    client::unexpected,
     failure::Failure,
     output::{self, Aligned},
     session::{Filter, Session},
     targets::{self, Target},
+    watching::Told,
 };
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Events) -> Result<(), Failure> {
@@ -31,20 +30,31 @@ pub(crate) async fn run(session: &mut Session<'_>, arguments: Events) -> Result<
     };
 
     if arguments.watch {
-        let request = Request::Watch(session.selection(&EVENTS, &filter, Shape::Objects));
-        let mut answers = session.show(async |session| session.client.follow(&request).await).await??;
+        let selection = session.selection(&EVENTS, &filter, Shape::Objects);
+        let (mut watching, mut next) = session.watch(selection).await?;
         aligned.print(&[with_namespace(None, headings.to_vec())], session.console.out)?;
-        while let Some(answer) = answers.try_next().await? {
-            let event = match answer {
-                Answer::Event { kind: EventKind::Deleted, .. } => continue,
-                Answer::Event { object, .. } => output::read(&object)?,
-                Answer::End => break,
-                answer => return Err(unexpected(&request, &answer).into()),
+        while let Some(told) = next? {
+            let answers = match told {
+                Told::Changes(answers) => answers,
+                Told::Compacted => {
+                    session.note_compacted()?;
+                    Vec::new()
+                }
             };
-            if of.as_ref().is_none_or(|of| is_about(&event, of)) {
-                let row = with_namespace(Some(&event), cells(&event, session.clock.wall()));
-                aligned.print(&[row], session.console.out)?;
+            let mut events = Vec::new();
+            for answer in answers {
+                match answer {
+                    Answer::Event { kind: EventKind::Deleted, .. } => {}
+                    Answer::Event { object, .. } => events.push(output::read(&object)?),
+                    answer => return Err(watching.unexpected(&answer).into()),
+                }
             }
+            events.retain(|event| of.as_ref().is_none_or(|of| is_about(event, of)));
+            oldest_first(&mut events);
+            let now = session.clock.wall();
+            let rows: Vec<_> = events.iter().map(|event| with_namespace(Some(event), cells(event, now))).collect();
+            aligned.print(&rows, session.console.out)?;
+            next = watching.next().await;
         }
         return Ok(());
     }

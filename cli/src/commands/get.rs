@@ -4,22 +4,21 @@
 //!
 //! Invariant: what was found is shown even if something else was not; then the exit code tells.
 
-use futures_util::TryStreamExt as _;
 use quorate_proto::{
     kinds::{KINDS, Kind},
     object::Object,
     refusal::{Reason, Refusal},
-    request::{Answer, Request, Shape, Table},
+    request::{Answer, Shape, Table},
 };
 use serde_json::{Value, json};
 
 use crate::{
     args::{Get, Output},
-    client::unexpected,
     failure::Failure,
     output::{self, Aligned, TableStyle},
     session::{Filter, Session},
     targets::{self, Target},
+    watching::Told,
 };
 
 pub(crate) async fn run(session: &mut Session<'_>, arguments: Get) -> Result<(), Failure> {
@@ -169,8 +168,8 @@ async fn watch(session: &mut Session<'_>, targets: &[Target], filter: &Filter, o
     let filter = target.name.as_deref().map_or_else(|| filter.clone(), |name| filter.named(name));
     let as_table = matches!(output, Output::Table | Output::Wide);
     let shape = if as_table { Shape::Table } else { Shape::Objects };
-    let request = Request::Watch(session.selection(target.kind, &filter, shape));
-    let mut answers = session.show(async |session| session.client.follow(&request).await).await??;
+    let selection = session.selection(target.kind, &filter, shape);
+    let (mut watching, mut next) = session.watch(selection).await?;
 
     let style = TableStyle {
         namespaces: filter.all_namespaces && target.kind.namespaced,
@@ -178,26 +177,30 @@ async fn watch(session: &mut Session<'_>, targets: &[Target], filter: &Filter, o
         kind: None,
     };
     let (mut aligned, mut columns) = (Aligned::default(), Vec::new());
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Answer::Table(table) => {
-                let mut lines = Vec::new();
-                if columns.is_empty() && !table.columns.is_empty() {
-                    columns = table.columns;
-                    lines.push(style.headings(&columns));
-                }
-                lines.extend(table.rows.iter().map(|row| style.cells(&columns, row)));
-                aligned.print(&lines, session.console.out)?;
+    while let Some(told) = next? {
+        let answers = match told {
+            Told::Changes(answers) => answers,
+            Told::Compacted => {
+                session.note_compacted()?;
+                Vec::new()
             }
-            Answer::Event { object, .. } => print(session, vec![output::read(&object)?], true, output)?,
-            Answer::Objects { objects, .. } => {
-                for document in &objects {
-                    print(session, vec![output::read(document)?], true, output)?;
+        };
+        let mut lines = Vec::new();
+        for answer in answers {
+            match answer {
+                Answer::Table(table) => {
+                    if columns.is_empty() && !table.columns.is_empty() {
+                        columns = table.columns;
+                        lines.push(style.headings(&columns));
+                    }
+                    lines.extend(table.rows.iter().map(|row| style.cells(&columns, row)));
                 }
+                Answer::Event { object, .. } => print(session, vec![output::read(&object)?], true, output)?,
+                answer => return Err(watching.unexpected(&answer).into()),
             }
-            Answer::End => break,
-            answer => return Err(unexpected(&request, &answer).into()),
         }
+        aligned.print(&lines, session.console.out)?;
+        next = watching.next().await;
     }
     Ok(())
 }
@@ -272,7 +275,7 @@ mod tests {
                 typed("quorate get deploy -o json", [Ok(vec![objects(std::slice::from_ref(&web)), Answer::End])]).await,
                 typed("quorate get deploy/web pod/a -o name", [Ok(vec![objects(&[web])]), Ok(vec![objects(&[pod])])])
                     .await,
-                typed("quorate get pods -w -o name", [Ok(vec![event])]).await,
+                typed("quorate get pods -w -o name", [Ok(vec![event, Answer::End])]).await,
             ]
             .join("\n")
         );

@@ -3,6 +3,10 @@
 //! Invariant: of one log alone, bytes are passed on as they come, unchanged, since a log is not always text; several logs are mixed only
 //! at the ends of lines.
 
+mod follow;
+
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{
     StreamExt as _, TryStreamExt as _, future,
@@ -162,7 +166,7 @@ fn names(pod: &Object, field: &str) -> Vec<String> {
 
 async fn open(session: &Session<'_>, arguments: &Logs, source: &Source) -> Result<Log, Refusal> {
     let default = arguments.selector.as_ref().map_or(-1, |_| TAIL);
-    let request = Request::Logs(request::Logs {
+    let logs = request::Logs {
         namespace: session.namespace().to_owned(),
         pod: source.pod.clone(),
         container: source.container.clone(),
@@ -172,7 +176,11 @@ async fn open(session: &Session<'_>, arguments: &Logs, source: &Source) -> Resul
         since_seconds: arguments.since.map(|since| u32::try_from(since.as_secs().max(1)).unwrap_or(u32::MAX)),
         timestamps: arguments.timestamps,
         forwarded: false,
-    });
+    };
+    if logs.follow {
+        return Ok(follow::followed(&session.client, Arc::clone(&session.clock), logs));
+    }
+    let request = Request::Logs(logs);
     let answers = session.client.follow(&request).await?;
     let data = answers.try_take_while(|answer| future::ready(Ok(answer != &Answer::End))).and_then(move |answer| {
         future::ready(match answer {

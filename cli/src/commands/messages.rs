@@ -187,7 +187,7 @@ async fn what_is_shown_of_simulated_pods_says_so_once() {
         "reason": "Started", "lastTimestamp": "2027-01-01T11:59:50Z", "involvedObject": {"kind": "Pod", "name": "a"}});
     let events = || Ok(vec![objects(std::slice::from_ref(&event)), Answer::End]);
     let none = || Ok(vec![objects(&[]), Answer::End]);
-    let told = Ok(vec![Answer::Event { kind: EventKind::Added, object: document(&event) }]);
+    let told = Ok(vec![Answer::Event { kind: EventKind::Added, object: document(&event) }, Answer::End]);
     let mut printed = Vec::new();
     for (line, answers) in [
         ("quorate get pods", vec![rows()]),
@@ -218,8 +218,9 @@ async fn events_are_shown_oldest_first() {
     let both =
         || vec![event("web-1", "Started", "2027-01-01T11:59:50Z"), event("web-2", "Pulled", "2027-01-01T11:00:00Z")];
     let list = || Ok(vec![objects(&both()), Answer::End]);
-    let watched =
+    let mut watched: Vec<_> =
         both().iter().map(|event| Answer::Event { kind: EventKind::Added, object: document(event) }).collect();
+    watched.push(Answer::End);
     insta::assert_snapshot!(
         [
             typed("quorate events", "", vec![list()]).await,

@@ -115,21 +115,23 @@ fn run(daemon: impl AsyncFnOnce(CancellationToken) -> Result<(), Refusal>) -> Re
 /// Writes the way in to a new cluster as a context, and makes it the current one if there is none.
 fn remember(path: &Path, name: &str, founded: &Founded) -> Result<(), Refusal> {
     let refused = |error: config::ConfigError| error.refusal("the cluster was not founded");
-    let mut config = Config::read(path).map_err(refused)?;
     let context = Context {
         endpoints: founded.endpoints.iter().map(ToString::to_string).collect(),
         cluster: founded.cluster.to_string(),
         identity: founded.administrator.to_pem().to_string(),
         namespace: None,
     };
-    if let Some(other) = config.contexts.get(name).filter(|other| other.cluster != context.cluster) {
-        let because = format!("the context `{name}` is of the cluster {}", other.cluster);
-        return Err(Refusal::new(Reason::Conflict, "the cluster was not founded", because)
-            .hint("name another with --context NAME, and start again with an empty data directory"));
-    }
-    config.contexts.insert(name.to_owned(), context);
-    config.current.get_or_insert_with(|| name.to_owned());
-    config.write(path).map_err(refused)?;
+    let remembered = Config::update(path, |config| {
+        if let Some(other) = config.contexts.get(name).filter(|other| other.cluster != context.cluster) {
+            let because = format!("the context `{name}` is of the cluster {}", other.cluster);
+            return Err(Refusal::new(Reason::Conflict, "the cluster was not founded", because)
+                .hint("name another with --context NAME, and start again with an empty data directory"));
+        }
+        config.contexts.insert(name.to_owned(), context);
+        config.current.get_or_insert_with(|| name.to_owned());
+        Ok(())
+    });
+    remembered.map_err(refused)??;
     tracing::info!(context = name, "founded a cluster; its administrator's context is written");
     Ok(())
 }

@@ -102,12 +102,10 @@ fn trace(name: &str, place: &Place) -> Host {
 
 fn forget(contexts: &Path, context: &str) -> Result<(), Refusal> {
     let refused = |error: crate::config::ConfigError| error.refusal(WHAT);
-    let mut config = Config::read(contexts).map_err(refused)?;
-    if config.contexts.remove(context).is_none() {
-        return Ok(());
-    }
-    if config.current.as_deref() == Some(context) {
-        config.current = config.contexts.keys().next().cloned();
-    }
-    config.write(contexts).map_err(refused)
+    let forgotten = Config::update(contexts, |config| {
+        if config.contexts.remove(context).is_some() && config.current.as_deref() == Some(context) {
+            config.current = config.contexts.keys().next().cloned();
+        }
+    });
+    forgotten.map_err(refused)
 }

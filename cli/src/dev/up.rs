@@ -129,24 +129,19 @@ async fn start_cluster(plan: &Plan, hosts: &[Host], contexts: &Path, console: &m
 }
 
 fn forget(contexts: &Path, plan: &Plan) -> Result<(), Refusal> {
-    let refused = |error: crate::config::ConfigError| error.refusal(WHAT);
-    let mut config = Config::read(contexts).map_err(refused)?;
-    if config.contexts.remove(plan.context()).is_some() {
-        config.write(contexts).map_err(refused)?;
-    }
-    Ok(())
+    let forgotten = Config::update(contexts, |config| config.contexts.remove(plan.context()));
+    forgotten.map(drop).map_err(|error| error.refusal(WHAT))
 }
 
 /// Writes every host's address into the context, and makes it the current one: any node can be asked.
 fn name_endpoints(contexts: &Path, plan: &Plan, hosts: &[Host]) -> Result<(), Refusal> {
-    let refused = |error: crate::config::ConfigError| error.refusal(WHAT);
-    let mut config = Config::read(contexts).map_err(refused)?;
-    let before = config.clone();
-    if let Some(context) = config.contexts.get_mut(plan.context()) {
-        context.endpoints = hosts.iter().map(|host| host.endpoint().to_string()).collect();
-    }
-    config.current = Some(plan.context().to_owned());
-    if config == before { Ok(()) } else { config.write(contexts).map_err(refused) }
+    let named = Config::update(contexts, |config| {
+        if let Some(context) = config.contexts.get_mut(plan.context()) {
+            context.endpoints = hosts.iter().map(|host| host.endpoint().to_string()).collect();
+        }
+        config.current = Some(plan.context().to_owned());
+    });
+    named.map_err(|error| error.refusal(WHAT))
 }
 
 #[cfg(test)]

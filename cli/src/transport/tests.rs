@@ -94,8 +94,16 @@ impl World {
 
     fn client(self: &Arc<Self>) -> Client {
         let count = self.nodes.lock().unwrap().len();
-        let endpoint = |index| Box::new(Fake { index, world: Arc::clone(self) }) as Box<dyn Endpoint>;
-        let nodes = AnyNode::new((0..count).map(endpoint).collect(), REACH);
+        self.client_of(0..count)
+    }
+
+    /// A client that knows only these nodes.
+    fn client_of(self: &Arc<Self>, known: std::ops::Range<usize>) -> Client {
+        let world = Arc::clone(self);
+        let endpoint = move |index| Arc::new(Fake { index, world: Arc::clone(&world) }) as Arc<dyn Endpoint>;
+        let nodes: Vec<_> = known.map(&endpoint).collect();
+        let more = move |name: &str| Some(endpoint(name.strip_prefix('n')?.parse().ok()?));
+        let nodes = AnyNode::new(nodes, Box::new(more), REACH);
         Client::new(Arc::new(nodes), Arc::new(SystemRandom), Duration::from_secs(30))
     }
 
@@ -178,6 +186,17 @@ async fn nobody_reachable_is_told_within_five_seconds_with_every_endpoint() {
     let refusal = answer.unwrap_err();
     assert_eq!(refusal.exit_code(), 3);
     insta::assert_snapshot!(refusal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_only_learnt_of_is_asked_when_the_one_that_was_known_is_lost() {
+    let world = World::of(&[Node::Up, Node::Up, Node::Up]);
+    let client = world.client_of(0..1);
+    assert_eq!(client.learn(&[]), None, "nobody has answered");
+    assert_eq!(answered(&client).await.0, Ok(0));
+    assert_eq!(client.learn(&["n0".to_owned(), "n2".to_owned()]), Some("n0".to_owned()));
+    world.set(0, Node::Crashed);
+    assert_eq!((answered(&client).await.0, client.learn(&[])), (Ok(2), Some("n2".to_owned())));
 }
 
 #[tokio::test(start_paused = true)]

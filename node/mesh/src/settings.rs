@@ -71,9 +71,10 @@ const fn tuning(alpn: Alpn, link: LinkClass) -> Tuning {
             window: 64 << 20,
             send_window: 32 << 20,
         },
+        // A watch is to go on elsewhere soon after its node was lost.
         Alpn::Client => Tuning {
-            idle_ms: 30_000,
-            keep_alive: Some(Duration::from_secs(10)),
+            idle_ms: if wan { 20_000 } else { 10_000 },
+            keep_alive: Some(if wan { Duration::from_secs(5) } else { Duration::from_secs(3) }),
             streams: 256,
             stream_window: 1 << 20,
             window: 8 << 20,

@@ -9,6 +9,7 @@
 
 mod idle;
 mod loss;
+mod peers;
 mod refusals;
 mod removal;
 mod restart;

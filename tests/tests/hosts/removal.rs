@@ -119,7 +119,10 @@ fn what_lost_its_name_and_its_directory_is_shown_and_removed() {
     until("an empty place", PATIENCE, || match fs::remove_dir_all(machine::STATE) {
         // Those who live in it go on writing.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
-        removed => Ok(removed.unwrap()),
+        removed => {
+            removed.unwrap();
+            Ok(())
+        }
     });
     cluster.run("dev status").refused(1, &["host n2", "bridge qdev0", "control group", "quorate dev down"]);
     assert!(process::lives(daemon));
