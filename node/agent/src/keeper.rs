@@ -154,6 +154,7 @@ impl Keeper {
             let Some(mut kept) = self.pods.remove(&uid) else { continue };
             let seen = by_pod.get(uid.as_str()).map_or(&[][..], Vec::as_slice);
             let plan = if let Some(bound) = kept.bound.clone() {
+                kept.renew(snapshot);
                 kept.memory.observe(&bound, seen, now, wall);
                 let context = kept.context(&self.config, snapshot, now, node_memory);
                 let plan = plan::pod(&bound, seen, &kept.memory, context);
@@ -321,18 +322,16 @@ impl Keeper {
 /// Follows the runtime's events, again after each break, and tells that something changed.
 pub(crate) async fn follow(runtime: Arc<dyn Runtime>, changed: Arc<Notify>, shutdown: CancellationToken) {
     let watch = async {
-        let mut wait = RETRY;
         loop {
             if let Ok(mut events) = runtime.events().await {
                 // Whatever happened before this stream began is found by listing.
                 changed.notify_one();
                 while let Some(Ok(())) = events.next().await {
-                    wait = RETRY;
                     changed.notify_one();
                 }
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RESYNC);
+            // No longer after a long absence: until there is a stream, what ends by itself is found by `RESYNC` only.
+            tokio::time::sleep(RETRY).await;
         }
     };
     tokio::select! {

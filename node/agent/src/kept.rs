@@ -1,6 +1,7 @@
 //! One pod as the agent's loop keeps it: what is remembered, what is under way, and what actions and probes come to (pure).
 //!
-//! Invariant: a slot is either busy, resting after a failure, or free; never two of these.
+//! Invariant: a slot is either busy, resting after a failure, or free; never two of these. Only the same is worth a pause: what failed
+//! rests no longer than what the pod is made from stays as it was.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +21,7 @@ use crate::{
     pod::BoundPod,
     probe::{Purpose, Verdict},
     runtime::{PodRef, RuntimeError},
+    workload,
 };
 
 /// How long what failed because the runtime was away is left alone.
@@ -36,6 +38,10 @@ pub(crate) struct Kept {
     /// Slots in which something failed, and until when they are left alone.
     pub(crate) resting: BTreeMap<String, Instant>,
     pub(crate) budget: Budget,
+    /// What the pod was made from when it was last decided on: see [`workload::sources`].
+    sources: u64,
+    /// Slots in which something is under way that was begun from other sources.
+    outdated: BTreeSet<String>,
 }
 
 impl Kept {
@@ -47,6 +53,25 @@ impl Kept {
             busy: BTreeSet::new(),
             resting: BTreeMap::new(),
             budget: Budget::new(now),
+            sources: 0,
+            outdated: BTreeSet::new(),
+        }
+    }
+
+    /// Compares what the pod is made from with what it was. If a config map came, a key was added or an image was corrected, what failed
+    /// without it is tried again at once.
+    pub(crate) fn renew(&mut self, snapshot: &Snapshot) {
+        let Some(bound) = &self.bound else { return };
+        let sources = workload::sources(bound, snapshot);
+        if self.sources == sources {
+            return;
+        }
+        self.sources = sources;
+        self.resting.clear();
+        self.outdated.clone_from(&self.busy);
+        self.memory.failures = Backoff::default();
+        for container in self.memory.containers.values_mut() {
+            container.failures = Backoff::default();
         }
     }
 
@@ -65,6 +90,7 @@ impl Kept {
     pub(crate) fn acted(&mut self, slot: &str, outcome: Outcome, now: Instant, jitter: u64) {
         self.busy.remove(slot);
         self.resting.remove(slot);
+        let outdated = self.outdated.remove(slot);
         let memory = &mut self.memory;
         match outcome {
             Outcome::Done => {}
@@ -91,6 +117,8 @@ impl Kept {
                 self.resting.insert(slot.to_owned(), now + RETRY);
                 self.trouble(slot, Waiting::new("ContainerCreating", error.to_string()));
             }
+            // It failed with what is no longer so.
+            Outcome::Failed(waiting) if outdated => self.trouble(slot, waiting),
             Outcome::Failed(mut waiting) => {
                 let failures = match memory.containers.get_mut(slot) {
                     Some(container) => &mut container.failures,

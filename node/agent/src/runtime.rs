@@ -17,6 +17,8 @@ use crate::{probe::Check, resources::Limits};
 #[cfg(test)]
 mod conformance;
 pub mod docker;
+#[cfg(test)]
+pub(crate) mod hanging;
 pub mod simulated;
 
 /// What runs containers on this node.

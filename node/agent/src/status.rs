@@ -86,6 +86,9 @@ pub(crate) fn of(bound: &BoundPod, seen: &[&Container], context: Context<'_>) ->
     let address = plan::address(bound, holder, context.host);
     let mut status = Map::new();
     status.insert("phase".to_owned(), json!(phase));
+    // What the leader said while this node was not heard is no longer so.
+    status.insert("reason".to_owned(), Value::Null);
+    status.insert("message".to_owned(), Value::Null);
     status.insert("conditions".to_owned(), conditions(bound, &sums, phase, context));
     status.insert("hostIP".to_owned(), json!(context.host));
     status.insert("hostIPs".to_owned(), json!([{ "ip": context.host }]));

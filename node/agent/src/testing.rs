@@ -92,7 +92,7 @@ impl Store {
         self.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")}, "spec": spec}));
     }
 
-    fn patch(&self, name: &str, patch: &Value) {
+    pub(crate) fn patch(&self, name: &str, patch: &Value) {
         let key = PODS.key(Some("shop"), name).unwrap();
         self.change(|snapshot| match snapshot.get(&key) {
             Some(stored) => {

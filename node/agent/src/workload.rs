@@ -224,6 +224,29 @@ pub(crate) fn credentials(bound: &BoundPod, snapshot: &Snapshot) -> Vec<Credenti
         .collect()
 }
 
+/// Tells whether a start that failed is worth another try: changes when a container of the pod, or an object that the pod names does.
+pub(crate) fn sources(bound: &BoundPod, snapshot: &Snapshot) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let namespace = Some(bound.reference.namespace.as_str());
+    let version = |kind, name: &str| snapshot.find(kind, namespace, name).map(|stored| stored.modified);
+    volumes_version(bound, snapshot).hash(&mut hasher);
+    for secret in bound.spec.image_pull_secrets.iter().flatten() {
+        version(&SECRETS, &secret.name).hash(&mut hasher);
+    }
+    for (container, _) in bound.containers() {
+        bound.hash(&container.name).hash(&mut hasher);
+        for source in container.env_from.iter().flatten() {
+            source.config_map_ref.as_ref().map(|map| version(&CONFIGMAPS, &map.name)).hash(&mut hasher);
+            source.secret_ref.as_ref().map(|secret| version(&SECRETS, &secret.name)).hash(&mut hasher);
+        }
+        for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+            source.config_map_key_ref.as_ref().map(|key| version(&CONFIGMAPS, &key.name)).hash(&mut hasher);
+            source.secret_key_ref.as_ref().map(|key| version(&SECRETS, &key.name)).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
 /// Tells whether a pod's volumes are to be brought up to date: changes when an object they are made from does.
 pub(crate) fn volumes_version(bound: &BoundPod, snapshot: &Snapshot) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -142,6 +142,13 @@ impl Simulated {
         self.changed();
     }
 
+    /// The containers as they are, whether the runtime answers or not.
+    #[must_use]
+    pub fn everything(&self) -> Vec<Container> {
+        let now = self.clock.now();
+        self.rows().containers.values().map(|row| row.at(now)).collect()
+    }
+
     /// Ends a running container, as a crash would.
     pub fn crash(&self, id: &str, code: i32) {
         let now = self.clock.now();
