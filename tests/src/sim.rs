@@ -354,6 +354,12 @@ impl Sim {
         show::services(&self.snapshot(), &self.indexes)
     }
 
+    /// Pods whose status says why they are as they are.
+    #[must_use]
+    pub fn reasons(&self) -> String {
+        show::reasons(&self.snapshot(), &self.indexes)
+    }
+
     /// All nodes, and how they are.
     #[must_use]
     pub fn describe(&self) -> String {

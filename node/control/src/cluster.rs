@@ -207,7 +207,7 @@ impl Cluster {
             if is_terminating(&pod.object) {
                 self.remove(&pod.key);
                 acted = true;
-            } else if !is_finished(&pod.object) && !is_ready(&pod.object) && !broken {
+            } else if !is_finished(&pod.object) && (!is_ready(&pod.object) || says_lost(&pod)) && !broken {
                 self.make_ready(&pod);
                 acted = true;
             }
@@ -225,7 +225,7 @@ impl Cluster {
 
     fn make_ready(&mut self, pod: &Stored) {
         let mut running = pod.object.clone();
-        running.set(&["status", "phase"], "Running");
+        running.merge(&json!({"status": {"phase": "Running", "reason": null, "message": null}}));
         let ready = Condition { kind: "Ready", status: "True", reason: "", message: "" };
         set_condition(&mut running, ready, self.wall());
         self.commit(&Txn::new().put(pod.key.clone(), running.to_document()));
@@ -275,6 +275,11 @@ impl Cluster {
         }
         assert!(taken.values().all(|memory| *memory <= 4), "more than 4 GiB on a node: {taken:?}");
     }
+}
+
+/// Whether a pod says that its node is lost: its agent knows better.
+fn says_lost(pod: &Stored) -> bool {
+    pod.object.text(&["status", "reason"]) == Some("NodeLost")
 }
 
 pub(crate) fn node(name: &str) -> Value {

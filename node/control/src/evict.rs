@@ -1,7 +1,8 @@
 //! Ends pods on nodes whose `NoExecute` taints they do not tolerate; their controllers replace them elsewhere.
 //!
 //! `tolerationSeconds` are honoured as written, counted from the taint's `timeAdded`; pods that do not mention a taint end at once. An
-//! evicted pod stays `Terminating` until its node's agent has ended it, or the node object is deleted: nobody else can know.
+//! evicted pod stays until its node's agent has ended it, or the node object is deleted: nobody else can know. What is to be known of
+//! pods on a node that is not heard is written into them (see `lost`).
 //!
 //! Invariant: while most nodes fail at once (see `silence`), no pod is ended because its node failed.
 
@@ -17,63 +18,84 @@ use quorate_proto::{
 
 use crate::{
     decision::{Decision, Moment, Snapshot},
-    edit::{Condition, set_condition, update},
-    pod::{end, is_active, is_ready, is_terminating, node_name},
+    edit::{of_condition, update},
+    lost::{self, Fate},
+    pod::{ask_to_end, is_finished, is_terminating, node_name},
     silence::Silence,
     taint::{NO_EXECUTE, NOT_READY, UNREACHABLE, taints, tolerates, tolerations},
 };
 
+/// A node that some pods may not stay on.
+struct Failing<'a> {
+    node: &'a Stored,
+    /// Those that end pods.
+    taints: Vec<Taint>,
+    /// What is to be said of its silence; `None` if it is heard.
+    silence: Option<String>,
+}
+
 /// Ends what may not stay where it is.
 pub(crate) fn evict(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision {
     let mut decision = Decision::default();
-    let tainted: BTreeMap<&str, Vec<Taint>> = snapshot
-        .objects
-        .list(&NODES)
-        .map(|node| (node.object.name(), forbidding(node)))
-        .filter(|(_, taints)| !taints.is_empty())
-        .collect();
-    if tainted.is_empty() {
+    let silence = Silence::listen(snapshot, moment);
+    let nodes = snapshot.objects.list(&NODES).map(|node| (node.object.name(), Failing::of(node, &silence)));
+    let failing: BTreeMap<&str, Failing<'_>> = nodes.filter(|(_, node)| node.fails()).collect();
+    if failing.is_empty() {
         return decision;
     }
-    let cut_off = Silence::listen(snapshot, moment).cut_off;
     for pod in snapshot.objects.list(&PODS) {
-        let Some((node, taints)) = node_name(&pod.object).and_then(|node| tainted.get_key_value(node)) else {
-            continue;
-        };
-        let unreachable = taints.iter().any(|taint| taint.key == UNREACHABLE);
-        if is_terminating(&pod.object) {
-            if unreachable {
-                decision.explain(
-                    &pod.key,
-                    format!("{node} is not heard: the pod ends when the node returns or is deleted"),
-                );
+        let Some(failing) = node_name(&pod.object).and_then(|node| failing.get(node)) else { continue };
+        let cut_off = silence.cut_off.as_ref().filter(|_| failing.is_failed());
+        let fate = match cut_off {
+            _ if is_terminating(&pod.object) => Fate::Ends,
+            Some(reason) => {
+                decision.explain(&pod.key, reason);
+                Fate::Held(reason)
             }
-            continue;
-        }
-        let failed = taints.iter().any(|taint| taint.key == UNREACHABLE || taint.key == NOT_READY);
-        if let Some(reason) = cut_off.as_ref().filter(|_| failed) {
-            decision.explain(&pod.key, reason);
-            continue;
-        }
-        match time_left(taints, &tolerations(&pod.object), moment.wall) {
-            Some(left) if left.is_zero() => decision.propose(end(Txn::new(), pod, moment.wall)),
-            left => {
-                if let Some(left) = left {
+            None => match time_left(&failing.taints, &tolerations(&pod.object), moment.wall) {
+                Some(left) if left.is_zero() => Fate::Ends,
+                Some(left) => {
                     decision.wake_at(moment.now + left);
+                    Fate::EndsAt(moment.wall.checked_add(left).unwrap_or(moment.wall))
                 }
-                if unreachable && is_active(&pod.object) && is_ready(&pod.object) {
-                    decision.propose(mark_not_ready(pod, node, moment.wall));
-                }
-            }
+                None => Fate::Stays,
+            },
+        };
+        let mut changed = pod.object.clone();
+        if fate == Fate::Ends {
+            ask_to_end(&mut changed, moment.wall);
         }
+        if let Some(silence) = failing.silence.as_ref().filter(|_| !is_finished(&pod.object)) {
+            let why = lost::why(&pod.object, silence, fate);
+            lost::tell(&mut changed, &why, fate, moment.wall);
+            decision.explain(&pod.key, why);
+        }
+        // Decided on what the node was: if it has been heard meanwhile, it is decided anew.
+        let unless_heard = Txn::new().expect(failing.node.key.clone(), Some(failing.node.modified));
+        decision.propose(update(unless_heard, pod, &changed));
     }
     decision
 }
 
-fn forbidding(node: &Stored) -> Vec<Taint> {
-    let mut taints = taints(&node.object);
-    taints.retain(|taint| taint.effect == NO_EXECUTE);
-    taints
+impl<'a> Failing<'a> {
+    fn of(node: &'a Stored, silence: &Silence<'_>) -> Self {
+        let mut taints = taints(&node.object);
+        taints.retain(|taint| taint.effect == NO_EXECUTE);
+        let unknown = of_condition(&node.object, "Ready", "status") == Some("Unknown");
+        let name = node.object.name();
+        let acted_on = silence.cut_off.is_some() || taints.iter().any(|taint| taint.key == UNREACHABLE);
+        let silent = unknown && acted_on && silence.is_silent(name);
+        Self { node, taints, silence: silent.then(|| silence.say(name)) }
+    }
+
+    const fn fails(&self) -> bool {
+        !self.taints.is_empty() || self.silence.is_some()
+    }
+
+    /// Whether the node itself failed; a user may have other reasons to want pods off it.
+    fn is_failed(&self) -> bool {
+        self.silence.is_some() || self.taints.iter().any(|taint| taint.key == UNREACHABLE || taint.key == NOT_READY)
+    }
 }
 
 /// How long a pod may stay under these taints; `None` for ever.
@@ -88,15 +110,6 @@ fn time_left(taints: &[Taint], tolerations: &[Toleration], wall: Timestamp) -> O
         Some(allowed.saturating_sub(lasted))
     };
     taints.iter().filter_map(left).min()
-}
-
-/// A pod that may stay on a node that is not heard gets no connections meanwhile; its agent says otherwise when it is heard again.
-fn mark_not_ready(pod: &Stored, node: &str, wall: Timestamp) -> Txn {
-    let mut changed = pod.object.clone();
-    let message = format!("{node} is not heard");
-    let condition = Condition { kind: "Ready", status: "False", reason: "NodeNotReady", message: &message };
-    set_condition(&mut changed, condition, wall);
-    update(Txn::new(), pod, &changed)
 }
 
 #[cfg(test)]

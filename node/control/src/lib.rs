@@ -13,6 +13,7 @@ mod deployment;
 mod edit;
 mod evict;
 mod expire;
+mod lost;
 mod namespace;
 mod node_lifecycle;
 mod ownership;

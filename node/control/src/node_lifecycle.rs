@@ -31,14 +31,16 @@ pub(crate) fn watch_nodes(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decis
         let (name, mut node) = (stored.object.name(), stored.object.clone());
         taint::stamp(&mut node, moment.wall);
         if silence.is_silent(name) {
-            match &silence.cut_off {
-                Some(reason) if !taint::ends_pods_of_failed_node(&node) => decision.explain(&stored.key, reason),
-                _ => {
-                    let silent = format!("{name} not heard for {}s", unknown_after.as_secs());
-                    decision.explain(&stored.key, &silent);
-                    mark_unknown(&mut node, &silent, moment.wall);
-                }
+            let silent = silence.say(name);
+            let held = silence.cut_off.as_ref().filter(|_| !taint::ends_pods_of_failed_node(&node));
+            let message = held.map_or_else(|| silent.clone(), |reason| format!("{silent}; {reason}"));
+            let unknown =
+                Condition { kind: "Ready", status: "Unknown", reason: "NodeStatusUnknown", message: &message };
+            set_condition(&mut node, unknown, moment.wall);
+            if held.is_none() {
+                mark_unreachable(&mut node, moment.wall);
             }
+            decision.explain(&stored.key, message);
         } else {
             decision.wake_at(moment.now + unknown_after.saturating_sub(silence.of(name)));
             if of_condition(&node, "Ready", "status") == Some("False") {
@@ -49,7 +51,8 @@ pub(crate) fn watch_nodes(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decis
                 if let Some(wait) = wait {
                     decision.wake_at(later(moment.now, wait));
                 }
-            } else {
+            } else if of_condition(&node, "Ready", "status") == Some("True") {
+                // Not before it says so itself: a new leader has heard nobody yet, and knows only that it was lost before.
                 for (key, effect) in [
                     (UNREACHABLE, NO_SCHEDULE),
                     (UNREACHABLE, NO_EXECUTE),
@@ -70,11 +73,8 @@ fn later(now: Instant, wait: Duration) -> Instant {
     now + wait.max(Duration::from_millis(100))
 }
 
-fn mark_unknown(node: &mut Object, message: &str, wall: Timestamp) {
-    if of_condition(node, "Ready", "status") != Some("Unknown") {
-        let unknown = Condition { kind: "Ready", status: "Unknown", reason: "NodeStatusUnknown", message };
-        set_condition(node, unknown, wall);
-    }
+/// No new pods, and none that do not tolerate it.
+fn mark_unreachable(node: &mut Object, wall: Timestamp) {
     for effect in [NO_SCHEDULE, NO_EXECUTE] {
         taint::remove(node, NOT_READY, effect);
         taint::add(node, UNREACHABLE, effect, wall);

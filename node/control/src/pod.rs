@@ -61,12 +61,17 @@ pub(crate) fn end(txn: Txn, pod: &Stored, wall: Timestamp) -> Txn {
     if node_name(&pod.object).is_none() {
         return delete(txn, pod, wall);
     }
-    if is_terminating(&pod.object) {
-        return txn;
-    }
-    let grace = number(&pod.object, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE).max(0);
-    let gone = wall.checked_add(Duration::from_secs(grace.unsigned_abs())).unwrap_or(wall);
     let mut leaving = pod.object.clone();
-    leaving.merge(&json!({"metadata": {"deletionTimestamp": rfc3339(gone), "deletionGracePeriodSeconds": grace}}));
+    ask_to_end(&mut leaving, wall);
     update(txn, pod, &leaving)
+}
+
+/// Asks a pod that is on a node to end. Nothing if it was asked already.
+pub(crate) fn ask_to_end(pod: &mut Object, wall: Timestamp) {
+    if is_terminating(pod) {
+        return;
+    }
+    let grace = number(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE).max(0);
+    let gone = wall.checked_add(Duration::from_secs(grace.unsigned_abs())).unwrap_or(wall);
+    pod.merge(&json!({"metadata": {"deletionTimestamp": rfc3339(gone), "deletionGracePeriodSeconds": grace}}));
 }

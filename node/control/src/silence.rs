@@ -2,7 +2,7 @@
 //!
 //! A leader has the voters' majority, but voters are few and nodes may be many: a leader behind a broken switch can keep its quorum in
 //! the same rack and lose everyone else. So if more than half of the nodes that were well fail within one window of silence, nothing is
-//! marked and nothing is evicted until enough of them return or are deleted. What that means:
+//! tainted and nothing is evicted until enough of them return or are deleted: nodes and pods only say why. What that means:
 //!
 //! - 2 nodes: one lost is not more than half. The leader's single vote is the whole quorum, nobody else can act, and failing over is what
 //!   a second machine is for: its pods are replaced. If it was merely cut off, its copies run on until it returns, as in Kubernetes.
@@ -52,7 +52,7 @@ impl<'a> Silence<'a> {
         }
         if failing > well {
             silence.cut_off = Some(format!(
-                "{failing} of {} nodes fell silent or failed at once: this node may be the one cut off, so nothing is evicted",
+                "{failing} of {} nodes fell silent or failed at once: the leader may be the one cut off, so nothing is evicted",
                 failing + well
             ));
         }
@@ -67,6 +67,11 @@ impl<'a> Silence<'a> {
     /// Whether a node has been silent too long.
     pub(crate) fn is_silent(&self, node: &str) -> bool {
         self.of(node) >= self.unknown_after
+    }
+
+    /// What is said of a node that has been silent too long. The same however long it lasts: it is stored.
+    pub(crate) fn say(&self, node: &str) -> String {
+        format!("{node} not heard for {}s", self.unknown_after.as_secs())
     }
 }
 

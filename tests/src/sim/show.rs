@@ -88,6 +88,17 @@ pub(super) fn services(snapshot: &Snapshot, indexes: &Indexes) -> String {
     text
 }
 
+/// Pods whose status names a reason, with it and its message.
+pub(super) fn reasons(snapshot: &Snapshot, indexes: &Indexes) -> String {
+    let rows = snapshot.list(&PODS).filter_map(|stored| {
+        let pod = &stored.object;
+        let why = format!("{}: {}", pod.text(&["status", "reason"])?, pod.text(&["status", "message"])?);
+        Some([indexes.of(pod.uid())?, pod.text(&["spec", "nodeName"])?.to_owned(), why])
+    });
+    let rows: BTreeSet<_> = rows.collect();
+    aligned(&rows.into_iter().collect::<Vec<_>>())
+}
+
 /// The deployment, or else the replicaset, or else the pod itself.
 fn owner(snapshot: &Snapshot, pod: &Object) -> String {
     let namespace = pod.namespace();

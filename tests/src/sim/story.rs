@@ -68,6 +68,7 @@ async fn show(sim: &mut Sim, what: &str) -> String {
         "nodes" => sim.describe(),
         "containers" => sim.containers().await,
         "services" => sim.services(),
+        "reasons" => sim.reasons(),
         _ => panic!("a story cannot show `{what}`"),
     }
 }

@@ -75,33 +75,35 @@ fn one_of_two_nodes_may_be_lost_since_the_other_alone_can_act() {
 }
 
 #[test]
-fn when_most_nodes_vanish_at_once_nothing_is_written() {
+fn when_most_nodes_vanish_at_once_they_say_so_and_nothing_more_is_written() {
     let mut cluster = Cluster::of_nodes(5);
     cluster.cut = ["n3", "n4", "n5"].map(str::to_owned).into();
     // Their last heartbeats came spread over a second, as heartbeats do.
     for (node, late) in [("n4", 300), ("n5", 800)] {
         cluster.heard.insert(node.into(), cluster.now + Duration::from_millis(late));
     }
-    let mut last = Decision::default();
+    let (mut last, mut written) = (Decision::default(), 0);
     for _ in 0..200 {
         cluster.now = cluster.now + Duration::from_millis(100);
         for node in ["n1", "n2"] {
             cluster.heard.insert(node.into(), cluster.now);
         }
         last = cluster.decide();
-        assert_eq!(last.operations, []);
+        written += last.operations.len();
+        cluster.carry_out(&last);
     }
-    assert_eq!(
-        last.reasons[&key("n4")],
-        "3 of 5 nodes fell silent or failed at once: this node may be the one cut off, so nothing is evicted"
-    );
+    assert_eq!(written, 3, "each node once");
+    let why = "n4 not heard for 6s; 3 of 5 nodes fell silent or failed at once: the leader may be the one cut off, so nothing is evicted";
+    assert_eq!(last.reasons[&key("n4")], why);
+    let told = of_condition(&cluster.get(&key("n4")).object, "Ready", "message").map(str::to_owned);
+    assert_eq!((state(&cluster, "n4"), told.as_deref()), ("Unknown".into(), Some(why)));
     // One of them is back: two of five are not most.
     cluster.cut.remove(0);
     cluster.pass(1);
-    assert_eq!(
-        ["n3", "n4", "n5"].map(|node| state(&cluster, node).split(' ').next().map(str::to_owned).unwrap()),
-        ["True", "Unknown", "Unknown"]
-    );
+    assert_eq!(state(&cluster, "n3"), "True");
+    for lost in ["n4", "n5"] {
+        assert_eq!(state(&cluster, lost), "Unknown unreachable:NoSchedule unreachable:NoExecute");
+    }
 }
 
 #[test]
@@ -112,6 +114,23 @@ fn nodes_that_were_lost_long_ago_do_not_count_as_lost_at_once() {
         cluster.pass(7);
         assert!(state(&cluster, lost).starts_with("Unknown"), "{lost}");
     }
+}
+
+#[test]
+fn nodes_that_were_lost_before_are_lost_to_a_new_leader_too() {
+    let mut cluster = Cluster::of_nodes(5);
+    for lost in ["n5", "n4"] {
+        cluster.cut.push(lost.into());
+        cluster.pass(7);
+    }
+    let before = ["n4", "n5"].map(|node| cluster.get(&key(node)).modified);
+    // The leader is the next one that is lost, and its successor has heard nobody yet.
+    cluster.heard.clear();
+    cluster.leading_since = cluster.now;
+    cluster.cut.push("n1".into());
+    cluster.pass(7);
+    assert_eq!(state(&cluster, "n1"), "Unknown unreachable:NoSchedule unreachable:NoExecute");
+    assert_eq!(["n4", "n5"].map(|node| cluster.get(&key(node)).modified), before, "there is nothing new about them");
 }
 
 #[test]
