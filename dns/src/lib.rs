@@ -17,6 +17,7 @@ mod server;
 mod shuffle;
 mod start;
 mod stream;
+mod tcp;
 
 pub use names::{Config, Limits, Names, Transport};
 pub use server::BindError;

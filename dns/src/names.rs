@@ -54,11 +54,15 @@ pub struct Limits {
     pub forwards: usize,
     /// Answers about names outside the cluster that are kept.
     pub cache: u64,
+    /// TCP connections open at once on an address of ours; beyond, they are closed at once.
+    pub connections: usize,
+    /// Of these, those that come from one address.
+    pub connections_each: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { forwards: 1024, cache: 8192 }
+        Self { forwards: 1024, cache: 8192, connections: 256, connections_each: 16 }
     }
 }
 
@@ -116,7 +120,7 @@ impl Names {
                 listening: sockets.iter().map(|socket| socket.address).collect(),
             }),
         };
-        server::serve(&names, sockets, tasks, shutdown);
+        server::serve(&names, sockets, config.limits, tasks, shutdown);
         Ok(names)
     }
 

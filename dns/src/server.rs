@@ -1,19 +1,19 @@
-//! Questions over UDP and TCP: hickory's server reads and sends, [`Names`] decides.
+//! The sockets of an address. Over UDP hickory's server reads and sends, and [`Names`] decides; TCP has a file of its own (`tcp`).
 //!
-//! What hickory bounds: a message's bytes (4096 over UDP, 65 535 over TCP), a TCP connection's questions under way (one), and how long it
-//! may be idle. What it does not: how many TCP connections are open (the process's file descriptors do, and without any left it tries to
-//! accept without a pause), how many datagrams are being answered (names of the cluster take no waiting, those of others have their limit),
-//! and the space it sets aside for as many questions as a header claims. A message it cannot read gets a bare `FORMERR` from it, even
-//! one that says it is an answer; that is itself an answer that can be read and so gets none: two servers of this kind make no loop.
+//! What hickory bounds: a message's bytes (4096). What it does not: how many datagrams are being answered (names of the cluster take no
+//! waiting, those of others have their limit), and the space it sets aside for as many questions as a header claims. A message it cannot
+//! read gets a bare `FORMERR` from it, whoever sent it, and even one that says it is an answer. There is no counting these, since hickory
+//! asks nobody; they are harmless: twelve bytes for at least twelve, so nobody is flooded with more than was spent, and the `FORMERR` is
+//! itself an answer that can be read and so gets none: two servers of this kind make no loop.
 //!
 //! hickory logs two lines per question at `info`, under `hickory_server`: filter that target at `warn`, or they are most of the work.
 //!
 //! Invariant: each socket has one address, so an answer leaves from the address that was asked; all of it stops at the token.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
 use async_trait::async_trait;
-use hickory_net::{runtime::Time, xfer::Protocol};
+use hickory_net::runtime::Time;
 use hickory_proto::op::{Header, HeaderCounts, Metadata};
 use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server},
@@ -27,13 +27,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     message::{self, Screen},
-    names::{Names, Transport},
+    names::{Limits, Names, Transport},
+    tcp,
 };
 
-/// How long a TCP connection may ask nothing, or not take its answer.
-const IDLE: Duration = Duration::from_secs(10);
-/// Answers a TCP connection may have waiting: its questions are answered one after the other.
-const UNSENT: usize = 1;
 /// Bytes of questions the kernel may hold for us: what arrives while we are busy with others.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -113,26 +110,30 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Answers on all sockets until the token stops it. Each has a server of its own, so that the end of one is noticed.
-pub(crate) fn serve(names: &Names, sockets: Vec<Sockets>, tasks: &TaskTracker, shutdown: &CancellationToken) {
+pub(crate) fn serve(
+    names: &Names,
+    sockets: Vec<Sockets>,
+    limits: Limits,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
     for Sockets { address, udp, tcp } in sockets {
         let mut over_udp = Server::new(Handler(names.clone()));
         over_udp.register_socket(udp);
-        tasks.spawn(run(over_udp, address, "UDP", shutdown.clone()));
-        let mut over_tcp = Server::new(Handler(names.clone()));
-        over_tcp.register_listener(tcp, IDLE, UNSENT);
-        tasks.spawn(run(over_tcp, address, "TCP", shutdown.clone()));
+        tasks.spawn(run(over_udp, address, shutdown.clone()));
+        tasks.spawn(tcp::serve(names.clone(), tcp, limits, tasks.clone(), shutdown.clone()));
     }
 }
 
-async fn run(mut server: Server<Handler>, address: SocketAddr, transport: &'static str, shutdown: CancellationToken) {
+async fn run(mut server: Server<Handler>, address: SocketAddr, shutdown: CancellationToken) {
     match shutdown.run_until_cancelled(server.block_until_done()).await {
         Some(ended) => {
             let error = ended.err().map(tracing::field::display);
-            tracing::error!(%address, transport, error, "names are no longer answered here");
+            tracing::error!(%address, error, "names are no longer answered over UDP here");
         }
         None => {
             if let Err(error) = server.shutdown_gracefully().await {
-                tracing::debug!(%address, transport, %error, "answering names ended with an error");
+                tracing::debug!(%address, %error, "answering names ended with an error");
             }
         }
     }
@@ -144,10 +145,6 @@ struct Handler(Names);
 #[async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut asker: R) -> ResponseInfo {
-        let transport = match request.protocol() {
-            Protocol::Udp => Transport::Udp,
-            _ => Transport::Tcp,
-        };
         let sent = match message::screen(request.as_slice()) {
             Screen::Silence => return unsent(request.metadata),
             Screen::Error(asked, code) => {
@@ -155,7 +152,7 @@ impl RequestHandler for Handler {
                 asker.send_response(builder.error_msg(&asked, code)).await
             }
             Screen::Question(_) => {
-                let response = self.0.respond(request, transport).await;
+                let response = self.0.respond(request, Transport::Udp).await;
                 asker.send_response(response.message()).await
             }
         };

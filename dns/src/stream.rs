@@ -1,4 +1,4 @@
-//! Messages on a QUIC stream: two bytes of length, and the message (RFC 9250, 4.2), as on TCP, where hickory does the same.
+//! Messages on a stream, TCP's (RFC 1035, 4.2.2) or QUIC's (RFC 9250, 4.2): two bytes of length, and the message.
 //!
 //! Invariant: a length is compared with the limit before anything is allocated for it.
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longer than anything here takes; reaching it is a failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Sevens;
 
@@ -92,6 +92,11 @@ async fn over_udp_raw(names: &Names, bytes: &[u8]) -> Vec<u8> {
 
 async fn over_udp(names: &Names, message: &Message) -> Message {
     Message::from_vec(&over_udp_raw(names, &message.to_vec().unwrap()).await).unwrap()
+}
+
+/// Whether a name of the cluster is found over UDP.
+pub(crate) async fn answers_over_udp(names: &Names) -> bool {
+    !addresses(&over_udp(names, &question("web.shop.svc.cluster.local.")).await).is_empty()
 }
 
 async fn over_tcp(names: &Names, messages: &[Message]) -> Vec<Message> {
