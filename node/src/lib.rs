@@ -32,4 +32,6 @@ mod node_status;
 mod replica;
 mod reporter;
 mod socket;
+#[cfg(test)]
+mod testing;
 mod tokens;

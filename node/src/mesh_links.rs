@@ -19,7 +19,7 @@ use crate::{
     admission,
     links::{Lane, LinkError, Links, Reader, Writer},
     loops::Snapshots,
-    serve::Services,
+    serve::{Services, while_wanted},
 };
 
 /// How often peers are called on while nobody leads.
@@ -69,6 +69,8 @@ impl Handler for Reception {
     async fn stream(&self, caller: quorate_mesh::Caller, stream: Stream) {
         let services = self.services.wait().await;
         let (send, receive) = stream.into_split();
+        // A client has said all it had to say: that it wants no answer any more shows on the way back only.
+        let gone = send.stopped();
         let (writer, reader): (Writer, Reader) = (Box::new(send), Box::new(receive));
         let lane = match caller.alpn {
             Alpn::Data => Lane::Data,
@@ -76,9 +78,11 @@ impl Handler for Reception {
         };
         let served = match (caller.alpn, caller.subject) {
             (Alpn::Peer | Alpn::Data, Some(Subject::Node(node))) => services.node(node, lane, writer, reader).await,
-            (Alpn::Client, Some(Subject::User(name))) => services.request(Caller::User(name), writer, reader).await,
+            (Alpn::Client, Some(Subject::User(name))) => {
+                while_wanted(services.request(Caller::User(name), writer, reader), gone).await
+            }
             (Alpn::Client, Some(Subject::Node(node))) => {
-                services.request(Caller::Node { id: node, name: None }, writer, reader).await
+                while_wanted(services.request(Caller::Node { id: node, name: None }, writer, reader), gone).await
             }
             _ => return,
         };

@@ -164,19 +164,26 @@ impl Node {
         };
         tasks.spawn(leading.keep(shutdown.clone()));
 
+        let services = Services {
+            api,
+            store: store.clone(),
+            traffic: parts.carries.then(|| parts.traffic(&snapshots, tasks, shutdown)),
+            snapshots: snapshots.clone(),
+            heard: Arc::clone(&heard),
+            clock: Arc::clone(&parts.clock),
+        };
+
         let (clock, name) = (Arc::clone(&parts.clock), own.name.clone());
         let hear = move || heard.hear(&name, clock.now());
         let beats =
             heartbeat::keep(store.clone(), Arc::clone(links), own.node, own.incarnation, hear, shutdown.clone());
         tasks.spawn(beats);
 
-        let traffic = parts.carries.then(|| parts.traffic(&snapshots, tasks, shutdown));
         if let Some((names, settings)) = parts.names.clone() {
-            let derived = Derived { names, settings, traffic: traffic.clone() };
+            let derived = Derived { names, settings, traffic: services.traffic.clone() };
             tasks.spawn(derived.keep(snapshots.clone(), known(own.name.clone(), snapshots.clone()), shutdown.clone()));
         }
 
-        let services = Services { api, store: store.clone(), traffic, snapshots: snapshots.clone() };
         let running = Running { runtime: Arc::clone(runtime), reporter, agent, tasks: tasks.clone() };
         tasks.spawn(running.pods(parts, snapshots.clone(), shutdown.clone()));
         Ok(Self { services, snapshots, agreed })

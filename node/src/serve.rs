@@ -1,7 +1,11 @@
 //! Serves one stream that somebody opened: says what it is for, and hands it to the part that answers.
 //!
+//! Whoever is asked stops when nobody waits for the answer any more: a watch that is quiet would otherwise never notice.
+//!
 //! Invariant: a stream that is malformed or not allowed gets one clear answer where its caller can read one, and ends; it never harms
 //! another stream.
+
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use quorate_api::{Api, Caller};
@@ -10,12 +14,14 @@ use quorate_proto::{
     refusal::{Reason, Refusal, chain},
     request::{Answer, Request},
     wire::cap,
+    world::Clock,
 };
 use quorate_raft::Store;
 use quorate_traffic::Traffic;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
+    heard::Heard,
     links::{self, Lane, LinkError, Opening, Reader, Writer},
     loops::Snapshots,
     raft_network, registration,
@@ -32,6 +38,10 @@ pub struct Services {
     pub traffic: Option<Traffic>,
     /// Who is who.
     pub snapshots: Snapshots,
+    /// Who lives.
+    pub(crate) heard: Arc<Heard>,
+    /// Since when.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Services {
@@ -51,6 +61,12 @@ impl Services {
         mut reader: Reader,
     ) -> Result<(), LinkError> {
         let opening = links::receive::<Opening>(&mut reader, cap::CONTROL).await?;
+        // Whoever speaks lives. What it says next may be that it is well: that must not be answered with "not heard".
+        if lane == Lane::Peer
+            && let Some(name) = self.name_of(from)
+        {
+            self.heard.hear(&name, self.clock.now());
+        }
         match (lane, opening) {
             (Lane::Peer, Opening::RaftCall) => {
                 let request = links::receive_bytes(&mut reader, cap::APPEND).await?;
@@ -115,3 +131,20 @@ impl Services {
         }
     }
 }
+
+/// Serves as long as somebody waits for the answer; `gone` ends when nobody does.
+///
+/// # Errors
+/// If the stream broke.
+pub(crate) async fn while_wanted(
+    served: impl Future<Output = Result<(), LinkError>>,
+    gone: impl Future<Output = ()>,
+) -> Result<(), LinkError> {
+    tokio::select! {
+        served = served => served,
+        () = gone => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

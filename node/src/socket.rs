@@ -2,21 +2,32 @@
 //!
 //! One connection carries one request, framed as on a stream of the port.
 //!
+//! A client that closes its end whole has gone, and its request ends; one that only says that it will ask nothing more waits on.
+//!
 //! Invariant: only root can connect: the socket is 0600, and the kernel tells who is at the other end.
 
 use std::{
     fs::Permissions,
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    },
     path::Path,
 };
 
 use quorate_api::Caller;
 use quorate_proto::refusal::chain;
-use tokio::net::UnixListener;
+use tokio::{
+    io::Interest,
+    net::{UnixListener, UnixStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::serve::Services;
+use crate::{
+    links::LinkError,
+    serve::{Services, while_wanted},
+};
 
 /// As whom root asks.
 const ROOT: &str = "root";
@@ -56,11 +67,36 @@ pub(crate) async fn serve(listener: UnixListener, services: Services, tasks: Tas
         }
         let (services, shutdown) = (services.clone(), shutdown.clone());
         tasks.spawn(async move {
-            let (reader, writer) = stream.into_split();
-            let served = services.request(Caller::User(ROOT.to_owned()), Box::new(writer), Box::new(reader));
-            if let Some(Err(error)) = shutdown.run_until_cancelled(served).await {
+            if let Some(Err(error)) = shutdown.run_until_cancelled(connection(stream, services)).await {
                 tracing::debug!(error = %chain(&error), "a local request broke off");
             }
         });
     }
 }
+
+async fn connection(stream: UnixStream, services: Services) -> Result<(), LinkError> {
+    let twin = twin(&stream).map_err(LinkError::Broken)?;
+    let (reader, writer) = stream.into_split();
+    let served = services.request(Caller::User(ROOT.to_owned()), Box::new(writer), Box::new(reader));
+    while_wanted(served, hung_up(&twin)).await
+}
+
+/// The same connection once more: what is found out on it is not taken from who reads and writes.
+fn twin(stream: &UnixStream) -> io::Result<UnixStream> {
+    UnixStream::from_std(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+/// Waits until the other end is closed both ways. That there is room to write is no news; that nobody reads is.
+async fn hung_up(twin: &UnixStream) {
+    while let Ok(ready) = twin.ready(Interest::WRITABLE).await {
+        if ready.is_write_closed() {
+            return;
+        }
+        // To say that there was no room is how to wait for the next change.
+        let no_room = twin.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        debug_assert!(no_room.is_err());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -118,9 +118,10 @@ impl SendStream {
     }
 
     /// Waits until the other side wants no more of this stream, has all of it, or is gone.
-    pub async fn stopped(&mut self) {
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.inner.stopped();
         // An error is the third case.
-        self.inner.stopped().await.map(drop).unwrap_or_default();
+        async move { stopped.await.map(drop).unwrap_or_default() }
     }
 }
 
