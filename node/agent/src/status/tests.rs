@@ -54,7 +54,7 @@ fn a_running_pod_is_told_as_kubectl_shows_it() {
     let always = "2027-01-15T08:00:10Z";
     let yes = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": always});
     let expected = json!({
-        "phase": "Running", "hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.1"}],
+        "phase": "Running", "reason": null, "message": null, "hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.1"}],
         "podIP": "10.214.0.2", "podIPs": [{"ip": "10.214.0.2"}], "startTime": always, "qosClass": "BestEffort",
         "conditions": [yes("Initialized"), yes("Ready"), yes("ContainersReady"), yes("PodScheduled")],
         "containerStatuses": [{
