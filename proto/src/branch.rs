@@ -122,7 +122,7 @@ pub struct Branched {
 /// All pages and previous rows of one transaction together are limited as one page is; what is beyond the limit is left out, and said to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationResult {
-    /// Of a put: what was there before, if that was asked for and there was anything.
+    /// Of a put: what was there before, if that was asked for and there was anything; without its document if that is beyond the limit.
     Put(Option<Row>),
     /// Of a deletion.
     Deleted {

@@ -4,7 +4,7 @@
 //!
 //! Invariant: a key has exactly four parts, none empty, none with a `/`; keys of one kind, and of one namespace of it, are adjacent.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -103,6 +103,13 @@ impl fmt::Display for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+/// Keys are ordered and hashed as their texts are, so that ordered maps of keys can be asked for a range of texts.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `kv_cur` | key | row: the present |
 //! | `kv_hist` | escaped key, then the revision inverted | row or tombstone: reads at an older revision |
 //! | `kv_rev` | revision, operation, both big endian | key: replay for watches, cheap deletion when compacting |
-//! | `lease` | lease id; lease id and key | time to live; nothing: one row for each attached key |
+//! | `lease` | lease id; lease id and key | see `machine/leases.rs`; nothing: one row for each attached key |
 //! | `dedup` | request id; place in the order of applying | outcome; request id |
 //!
 //! Invariant: whatever belongs to the state machine is in [`Column::STATE`] or `sm_meta`; snapshots carry exactly those.
@@ -82,15 +82,40 @@ pub(crate) fn log_index(key: &[u8]) -> Option<u64> {
 /// A key of `kv_hist`: newest first. User keys are escaped so that none is the beginning of another: a zero byte becomes `00 ff`, and
 /// `00 00` ends the key.
 pub(crate) fn history_key(key: &str, revision: Revision) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(key.len() + 10);
-    for byte in key.bytes() {
+    let mut bytes = history_start(key);
+    bytes.extend([0, 0]);
+    bytes.extend((!revision.0).to_be_bytes());
+    bytes
+}
+
+/// Where in `kv_hist` the versions of all keys from a text on begin.
+pub(crate) fn history_start(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() + 10);
+    for byte in text.bytes() {
         bytes.push(byte);
         if byte == 0 {
             bytes.push(0xff);
         }
     }
-    bytes.extend([0, 0]);
-    bytes.extend((!revision.0).to_be_bytes());
+    bytes
+}
+
+/// Reads a key of `kv_hist`: the escaped user key and the revision.
+pub(crate) fn version_of(key: &[u8]) -> Option<(&[u8], Revision)> {
+    let (name, revision) = key.split_last_chunk::<8>()?;
+    Some((name.strip_suffix(&[0, 0])?, Revision(!u64::from_be_bytes(*revision))))
+}
+
+/// A user key as it was before it was escaped.
+pub(crate) fn unescape(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.iter();
+    while let Some(byte) = rest.next() {
+        bytes.push(*byte);
+        if *byte == 0 {
+            rest.next();
+        }
+    }
     bytes
 }
 
@@ -152,6 +177,15 @@ mod tests {
         keys.sort();
         let expected = [("/a", 2), ("/a", 1), ("/a\0b", 9), ("/ab", 5)];
         assert_eq!(keys, expected.map(|(key, revision)| history_key(key, Revision(revision))));
+    }
+
+    #[test]
+    fn a_version_gives_back_its_key_and_its_revision() {
+        for key in ["/a", "/a\0b", "\0\0", ""] {
+            let stored = history_key(key, Revision(300));
+            let (name, revision) = version_of(&stored).unwrap();
+            assert_eq!((unescape(name), revision), (key.as_bytes().to_vec(), Revision(300)));
+        }
     }
 
     #[test]

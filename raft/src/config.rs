@@ -8,6 +8,8 @@ use std::time::Duration;
 use openraft::{SnapshotPolicy, StepDownPolicy};
 use quorate_proto::ids::{ClusterId, NodeId};
 
+use crate::store::Retention;
+
 /// Who a store is and how it behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,13 +21,15 @@ pub struct Config {
     pub timing: Timing,
     /// When the log is cut.
     pub log: LogLimits,
+    /// How much of the past can be read and watched.
+    pub retention: Retention,
 }
 
 impl Config {
     /// A configuration with the usual limits.
     #[must_use]
     pub fn new(cluster: ClusterId, node: NodeId, timing: Timing) -> Self {
-        Self { cluster, node, timing, log: LogLimits::default() }
+        Self { cluster, node, timing, log: LogLimits::default(), retention: Retention::default() }
     }
 }
 

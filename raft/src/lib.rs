@@ -14,6 +14,7 @@ compile_error!(
     "simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml"
 );
 
+mod beats;
 mod columns;
 mod config;
 mod engine;
@@ -39,8 +40,8 @@ pub use engine::Memory;
 pub use network::{FrameSink, FrameStream, Network, NetworkError, Pipe, Urgency};
 pub use open::{OpenError, Storage};
 pub use status::{Member, Status};
-pub use store::{ProposeError, ReadError, StepError, Store};
-pub use watch::{Watch, WatchError};
+pub use store::{CommandError, ProposeError, ReadError, Retention, StepError, Store};
+pub use watch::{Delivered, RangeWatch, SharedUpdate, Watch, WatchError};
 
 #[cfg(test)]
 mod tests;

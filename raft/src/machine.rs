@@ -3,13 +3,16 @@
 //! Invariant: every node applies the same commands in the same order and ends up equal, so nothing here reads a clock, draws a random
 //! number, depends on hash order or knows a kind (D2). What is applied, with which entry and under which membership, is one batch.
 
-use std::{collections::BTreeMap, io, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
 use quorate_proto::{
     ids::RequestId,
     key::Key,
-    txn::{Change, Command, Document, Outcome, Revision, Txn, Versioned, Write},
+    lease::LeaseId,
+    query::Row,
+    txn::{Command, CommandOutcome, CommandRefusal, Document, Outcome, Revision, Txn, Versioned, Write},
+    watch::{Event, Update},
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +22,21 @@ use crate::{
     record::{self, Body},
 };
 
+mod answers;
+mod branch;
+mod compaction;
+mod draft;
+mod leases;
 mod meta;
+mod read;
 
+use draft::Draft;
+
+pub(crate) use answers::ANSWERS;
+pub(crate) use compaction::sweep;
+pub(crate) use leases::{LeaseChange, LeaseRow, attached, leases};
 pub(crate) use meta::Meta;
-
-/// So many answers are kept for retries, in the order of applying: at a thousand writes a second, those of the last minute.
-pub(crate) const ANSWERS: u64 = 65_536;
+pub(crate) use read::{Past, Replay, at, check, query, replay, rows};
 
 /// A key's present, in `kv_cur`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +54,28 @@ impl Current {
     pub(crate) fn versioned(&self) -> Versioned {
         Versioned { document: Document(self.value.clone()), created: self.created, modified: self.modified }
     }
+
+    pub(crate) fn row(&self, key: &Key) -> Row {
+        Row {
+            key: key.clone(),
+            created: self.created,
+            modified: self.modified,
+            version: self.version,
+            lease: LeaseId::new(self.lease),
+            document: Some(Document(self.value.clone())),
+        }
+    }
+
+    /// What a whole row was made of.
+    fn of(row: &Row) -> Self {
+        Self {
+            created: row.created,
+            modified: row.modified,
+            version: row.version,
+            lease: row.lease.map_or(0, |lease| lease.0.get()),
+            value: row.document.as_ref().map_or_else(Bytes::new, |document| document.0.clone()),
+        }
+    }
 }
 
 /// What one operation of a revision did, in `kv_rev`. The document is in `kv_hist`.
@@ -54,11 +88,16 @@ struct Operation {
 /// Entries that are being applied: a view of the state, and what they change on top of it.
 pub(crate) struct Applying<'a> {
     view: &'a dyn View,
+    /// The newest revision in the view: what is newer is in `updates`.
+    base: Revision,
     meta: Meta,
     batch: Batch,
     rows: BTreeMap<Key, Option<Current>>,
-    answers: BTreeMap<RequestId, Outcome>,
-    changes: Vec<Arc<[Change]>>,
+    answers: BTreeMap<RequestId, CommandOutcome>,
+    updates: Vec<Arc<Update>>,
+    leases: BTreeMap<LeaseId, Option<LeaseRow>>,
+    attached: BTreeMap<(LeaseId, Key), bool>,
+    granted: Vec<LeaseChange>,
     limit: u64,
 }
 
@@ -68,19 +107,25 @@ pub(crate) struct Applied {
     pub(crate) batch: Batch,
     /// What the batch makes of `sm_meta`.
     pub(crate) meta: Meta,
-    /// The changes, by revision.
-    pub(crate) changes: Vec<Arc<[Change]>>,
+    /// What happened, by revision, with what was there before.
+    pub(crate) updates: Vec<Arc<Update>>,
+    /// Which leases were granted or have ended, in order.
+    pub(crate) leases: Vec<LeaseChange>,
 }
 
 impl<'a> Applying<'a> {
     pub(crate) fn new(view: &'a dyn View, meta: Meta) -> Self {
         Self {
             view,
+            base: meta.revision,
             meta,
             batch: Batch::default(),
             rows: BTreeMap::new(),
             answers: BTreeMap::new(),
-            changes: Vec::new(),
+            updates: Vec::new(),
+            leases: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            granted: Vec::new(),
             limit: ANSWERS,
         }
     }
@@ -89,7 +134,7 @@ impl<'a> Applying<'a> {
     ///
     /// # Errors
     /// If the state cannot be read, or the command was written by a newer version: this node cannot go on without an upgrade.
-    pub(crate) fn apply(&mut self, entry: &record::Entry) -> io::Result<Option<Outcome>> {
+    pub(crate) fn apply(&mut self, entry: &record::Entry) -> io::Result<Option<CommandOutcome>> {
         self.meta.applied = Some(entry.id);
         match &entry.body {
             Body::Blank => Ok(None),
@@ -98,11 +143,20 @@ impl<'a> Applying<'a> {
                 Ok(None)
             }
             Body::Command(command) => {
-                let Command::Apply { request, txn } = record::decode(command)? else {
-                    return Err(record::damaged("a command that this node does not know".to_owned()));
-                };
-                self.once(request, &txn).map(Some)
+                let command = record::decode(command)?;
+                self.once(&command, entry.id.index).map(Some)
             }
+        }
+    }
+
+    /// Does what a command says, whoever asked for it and however often.
+    fn execute(&mut self, command: &Command, index: u64) -> io::Result<CommandOutcome> {
+        match command {
+            Command::Apply { txn, .. } => self.transact(txn).map(CommandOutcome::from),
+            Command::Branch { branch, .. } => self.branch(branch),
+            Command::Compact { revision, .. } => Ok(self.compact(*revision)),
+            Command::Grant { lease, ttl_seconds, .. } => self.grant(*lease, *ttl_seconds, index),
+            Command::Revoke { lease, granted, .. } => self.revoke(*lease, *granted),
         }
     }
 
@@ -114,39 +168,9 @@ impl<'a> Applying<'a> {
                 None => self.batch.delete(Column::Current, name),
             }
         }
+        self.store_leases()?;
         self.meta.store(&mut self.batch)?;
-        Ok(Applied { batch: self.batch, meta: self.meta, changes: self.changes })
-    }
-
-    fn once(&mut self, request: RequestId, txn: &Txn) -> io::Result<Outcome> {
-        if let Some(outcome) = self.answer(request)? {
-            return Ok(outcome);
-        }
-        let outcome = self.transact(txn)?;
-        let place = self.meta.answers.end;
-        self.batch.put(Column::Dedup, columns::request_key(request), record::encode(&outcome)?);
-        self.batch.put(Column::Dedup, columns::place_key(place), record::encode(&request)?);
-        self.answers.insert(request, outcome.clone());
-        self.meta.answers.end += 1;
-        while self.meta.answers.end - self.meta.answers.start > self.limit {
-            let oldest = columns::place_key(self.meta.answers.start);
-            if let Some(request) = self.view.get(Column::Dedup, &oldest)? {
-                let request = record::decode(&request)?;
-                self.batch.delete(Column::Dedup, columns::request_key(request));
-                self.answers.remove(&request);
-            }
-            self.batch.delete(Column::Dedup, oldest);
-            self.meta.answers.start += 1;
-        }
-        Ok(outcome)
-    }
-
-    fn answer(&self, request: RequestId) -> io::Result<Option<Outcome>> {
-        if let Some(outcome) = self.answers.get(&request) {
-            return Ok(Some(outcome.clone()));
-        }
-        let row = self.view.get(Column::Dedup, &columns::request_key(request))?;
-        row.map(|row| record::decode(&row)).transpose()
+        Ok(Applied { batch: self.batch, meta: self.meta, updates: self.updates, leases: self.granted })
     }
 
     fn transact(&mut self, txn: &Txn) -> io::Result<Outcome> {
@@ -155,61 +179,75 @@ impl<'a> Applying<'a> {
                 return Ok(Outcome::Stale(compare.key.clone()));
             }
         }
-        let revision = Revision(self.meta.revision.0 + 1);
-        // A key written twice in one transaction is one change: the last write, at the place of the first.
-        let mut order: Vec<Key> = Vec::new();
-        let mut after: BTreeMap<Key, Option<Current>> = BTreeMap::new();
+        let mut draft = Draft::new(self.next_revision());
         for write in &txn.writes {
-            let key = write.key();
-            let now = match after.get(key) {
-                Some(now) => now.clone(),
-                None => self.current(key)?,
-            };
-            let next = match write {
-                Write::Put(_, document) => Some(Current {
-                    created: now.as_ref().map_or(revision, |row| row.created),
-                    modified: revision,
-                    version: now.as_ref().map_or(1, |row| row.version + 1),
-                    lease: 0,
-                    value: document.0.clone(),
-                }),
-                Write::Delete(_) => None,
-            };
-            if after.insert(key.clone(), next).is_none() {
-                order.push(key.clone());
+            match write {
+                Write::Put(key, document) => drop(draft.put(self, key, document, None)?),
+                Write::Delete(key) => drop(draft.delete(self, key)?),
             }
         }
-        let mut changes = Vec::with_capacity(order.len());
-        for key in order {
-            let next = after.remove(&key).flatten();
-            if next.is_none() && self.current(&key)?.is_none() {
-                continue;
-            }
-            self.change(revision, &key, next, &mut changes)?;
+        self.commit(draft).map(Outcome::Applied)
+    }
+
+    /// What revision the next transaction that writes takes.
+    const fn next_revision(&self) -> Revision {
+        Revision(self.meta.revision.0 + 1)
+    }
+
+    /// Lets go of what was before a revision. What that frees is swept away later, by every node for itself.
+    fn compact(&mut self, revision: Revision) -> CommandOutcome {
+        let (oldest, at) = (self.meta.compacted, self.meta.revision);
+        if revision <= oldest {
+            return CommandOutcome::Refused(CommandRefusal::Compacted { oldest });
         }
-        if !changes.is_empty() {
+        if revision > at {
+            return CommandOutcome::Refused(CommandRefusal::FutureRevision { asked: revision, at });
+        }
+        self.meta.compacted = revision;
+        CommandOutcome::Compacted(revision)
+    }
+
+    /// Takes what a transaction came to: one revision, unless it changes nothing. The newest revision then.
+    fn commit(&mut self, draft: Draft) -> io::Result<Revision> {
+        let (revision, changed) = draft.changed();
+        let mut events = Vec::with_capacity(changed.len());
+        for (key, next) in changed {
+            let before = self.current(&key)?;
+            // A key that was made and deleted within one transaction was never there.
+            if before.is_some() || next.is_some() {
+                events.push(self.change(revision, key, before, next, events.len())?);
+            }
+        }
+        if !events.is_empty() {
             self.meta.revision = revision;
-            self.changes.push(changes.into());
+            self.updates.push(Arc::new(Update { revision, events }));
         }
-        Ok(Outcome::Applied(self.meta.revision))
+        Ok(self.meta.revision)
     }
 
     fn change(
         &mut self,
         revision: Revision,
-        key: &Key,
+        key: Key,
+        before: Option<Current>,
         next: Option<Current>,
-        changes: &mut Vec<Change>,
-    ) -> io::Result<()> {
+        place: usize,
+    ) -> io::Result<Event> {
         let history = record::encode(&next)?;
         let operation = record::encode(&Operation { key: key.clone(), deleted: next.is_none() })?;
         self.meta.hash = hash(self.meta.hash, revision, &operation, &history);
-        let place = u32::try_from(changes.len()).map_err(io::Error::other)?;
+        let place = u32::try_from(place).map_err(io::Error::other)?;
         self.batch.put(Column::History, columns::history_key(key.as_str(), revision), history);
         self.batch.put(Column::Revisions, columns::revision_key(revision, place), operation);
-        changes.push(Change { revision, key: key.clone(), now: next.as_ref().map(Current::versioned) });
-        self.rows.insert(key.clone(), next);
-        Ok(())
+        let lease = |row: &Option<Current>| row.as_ref().and_then(|row| LeaseId::new(row.lease));
+        self.attach(&key, lease(&before), lease(&next))?;
+        let event = Event {
+            now: next.as_ref().map(|row| row.row(&key)),
+            before: before.map(|row| row.row(&key)),
+            key: key.clone(),
+        };
+        self.rows.insert(key, next);
+        Ok(event)
     }
 
     fn current(&self, key: &Key) -> io::Result<Option<Current>> {
@@ -231,118 +269,6 @@ fn hash(before: u32, revision: Revision, operation: &[u8], history: &[u8]) -> u3
     hasher.update(operation);
     hasher.update(history);
     hasher.finalize()
-}
-
-/// All keys that begin with a prefix, as of the present.
-pub(crate) fn rows(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(Key, Versioned)>)> {
-    let revision = Meta::load(view)?.revision;
-    let mut found = Vec::new();
-    let end = columns::end_of(prefix.as_bytes());
-    view.scan(Column::Current, prefix.as_bytes(), end.as_deref(), &mut |key, row| {
-        let row: Current = record::decode(row)?;
-        found.push((stored_key(key)?, row.versioned()));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok((revision, found))
-}
-
-/// What a key held at a revision.
-pub(crate) enum Past {
-    /// This, or nothing.
-    Held(Option<Versioned>),
-    /// The oldest revision that can still be read.
-    Compacted(Revision),
-}
-
-/// Looks up what a key held at a revision.
-pub(crate) fn at(view: &dyn View, key: &Key, revision: Revision) -> io::Result<Past> {
-    let meta = Meta::load(view)?;
-    if revision < meta.compacted {
-        return Ok(Past::Compacted(meta.compacted));
-    }
-    let from = columns::history_key(key.as_str(), revision);
-    let end = columns::end_of(&from[..from.len() - size_of::<u64>()]);
-    let mut held = None;
-    view.scan(Column::History, &from, end.as_deref(), &mut |_, row| {
-        let row: Option<Current> = record::decode(row)?;
-        held = row.as_ref().map(Current::versioned);
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok(Past::Held(held))
-}
-
-/// Why changes cannot be replayed.
-pub(crate) enum Replay {
-    /// By revision, at least one if there is any.
-    Changes(Vec<Arc<[Change]>>),
-    /// The oldest revision that can still be replayed from.
-    Compacted(Revision),
-}
-
-/// The changes after a revision, of whole revisions, until they come to `limit` bytes.
-pub(crate) fn replay(view: &dyn View, after: Revision, limit: usize) -> io::Result<Replay> {
-    let meta = Meta::load(view)?;
-    if after < meta.compacted {
-        return Ok(Replay::Compacted(meta.compacted));
-    }
-    let mut operations: Vec<(Revision, Operation)> = Vec::new();
-    let from = columns::revision_key(Revision(after.0 + 1), 0);
-    let mut revisions = Vec::new();
-    let mut size = 0;
-    view.scan(Column::Revisions, &from, None, &mut |key, row| {
-        let (revision, _) = columns::revision_of(key).ok_or_else(|| record::damaged("a key of kv_rev".to_owned()))?;
-        if operations.last().is_some_and(|(last, _)| *last != revision) {
-            let whole = documents(view, std::mem::take(&mut operations))?;
-            size += whole.iter().map(weight).sum::<usize>();
-            revisions.push(whole);
-            if size >= limit {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        operations.push((revision, record::decode(row)?));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    if !operations.is_empty() {
-        revisions.push(documents(view, operations)?);
-    }
-    Ok(Replay::Changes(revisions))
-}
-
-fn documents(view: &dyn View, operations: Vec<(Revision, Operation)>) -> io::Result<Arc<[Change]>> {
-    let change = |(revision, operation): (Revision, Operation)| {
-        let key = columns::history_key(operation.key.as_str(), revision);
-        let row = view.get(Column::History, &key)?;
-        let row = row.ok_or_else(|| record::damaged(format!("{} has no revision {revision}", operation.key)))?;
-        let now: Option<Current> = record::decode(&row)?;
-        Ok(Change { revision, key: operation.key, now: now.as_ref().map(Current::versioned) })
-    };
-    operations.into_iter().map(change).collect()
-}
-
-/// What a change weighs in a buffer, in bytes.
-pub(crate) fn weight(change: &Change) -> usize {
-    64 + change.key.as_str().len() + change.now.as_ref().map_or(0, |now| now.document.0.len())
-}
-
-/// Checks that no revision is missing: a batch that was lost while a later one was kept leaves a gap.
-pub(crate) fn check(view: &dyn View) -> io::Result<Meta> {
-    let meta = Meta::load(view)?;
-    let mut last = meta.compacted;
-    let from = columns::revision_key(Revision(last.0 + 1), 0);
-    view.scan(Column::Revisions, &from, None, &mut |key, _| {
-        let (revision, place) =
-            columns::revision_of(key).ok_or_else(|| record::damaged("a key of kv_rev".to_owned()))?;
-        if revision != last && (revision.0 != last.0 + 1 || place != 0) {
-            return Err(record::damaged(format!("revision {} is missing", last.0 + 1)));
-        }
-        last = revision;
-        Ok(ControlFlow::Continue(()))
-    })?;
-    if last == meta.revision {
-        Ok(meta)
-    } else {
-        Err(record::damaged(format!("the state is at revision {}, its history at {last}", meta.revision)))
-    }
 }
 
 fn stored_key(key: &[u8]) -> io::Result<Key> {

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use quorate_proto::{
     ids::NodeId,
-    txn::Outcome,
+    lease::LeaseId,
+    txn::CommandOutcome,
     wire::{self, WireError, cap},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -35,6 +36,8 @@ pub(crate) enum Request {
     ReadIndex,
     /// Several commands, for the leader. Answer: `All`, or one refusal for all of them.
     ProposeAll(Vec<Bytes>),
+    /// How long a lease has left, for the leader; kept alive first, if that is asked for. Answer: `Lease`.
+    Lease { lease: LeaseId, keep_alive: bool },
 }
 
 /// A node's answer.
@@ -50,11 +53,20 @@ pub(crate) enum Answer {
     /// So many blocks have arrived, without a gap.
     Have(u64),
     Installed(Vote),
-    Outcome(Outcome),
+    Outcome(CommandOutcome),
     ReadAt(LogId),
     Refused(Refused),
     /// To each command what it would have been answered alone, in their order.
     All(Vec<Answer>),
+    /// `None`: there is no such lease.
+    Lease(Option<Left>),
+}
+
+/// What a lease has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Left {
+    pub(crate) ttl_seconds: u64,
+    pub(crate) remaining_millis: u64,
 }
 
 /// Why a node does not do what it was asked.

@@ -23,11 +23,12 @@ use quorate_proto::{ids::NodeId, txn::Command};
 use tokio::time::timeout;
 
 use crate::{
+    beats::Asked,
     network::Pipe,
     record,
     rpc::{self, Answer, Append, Appended, Ballot, Refused, Request},
     state,
-    store::{Store, Tried, limits},
+    store::{Store, Tried, check_limits},
     types::{self, LogId, Runtime, Snapshot, TypeConfig},
 };
 
@@ -112,12 +113,19 @@ impl Store {
                 self.inbound(|inbound| inbound.block(&snapshot, index, crc, bytes))
             }
             Request::Install { snapshot, vote } => self.install(&snapshot, vote).await,
-            Request::Propose(_) | Request::ProposeAll(_) | Request::ReadIndex if !self.is_member(from) => {
+            Request::Propose(_) | Request::ProposeAll(_) | Request::ReadIndex | Request::Lease { .. }
+                if !self.is_member(from) =>
+            {
                 Answer::Refused(Refused::Stranger)
             }
             Request::Propose(command) => self.proposed(command).await,
             Request::ProposeAll(commands) => self.proposed_all(commands).await,
-            Request::ReadIndex => match self.read_index().await {
+            Request::Lease { lease, keep_alive } => match self.asked(lease, keep_alive).await {
+                Asked::Left(left) => Answer::Lease(Some(left)),
+                Asked::NoLease => Answer::Lease(None),
+                Asked::NotLeading => Answer::Refused(Refused::NotLeader(None)),
+            },
+            Request::ReadIndex => match self.inner.read_index().await {
                 Ok(id) => Answer::ReadAt(id),
                 Err(refused) => Answer::Refused(refused),
             },
@@ -184,12 +192,8 @@ impl Store {
 
 /// Checks that what is proposed is a whole command, within the limits.
 fn check(command: &Bytes) -> Result<(), Refused> {
-    let checked = record::decode::<Command>(command).map_err(|error| error.to_string()).and_then(|command| {
-        let Command::Apply { txn, .. } = &command else {
-            return Err("a command that this node does not know".to_owned());
-        };
-        limits(txn).map_err(|error| error.to_string())
-    });
+    let checked = record::decode::<Command>(command).map_err(|error| error.to_string());
+    let checked = checked.and_then(|command| check_limits(&command).map_err(|error| error.to_string()));
     checked.map_err(Refused::Malformed)
 }
 

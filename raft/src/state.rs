@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     columns::Column,
     engine::{Batch, Engine, Row, look},
-    machine::{Applied, Applying, Meta},
+    machine::{self, Applied, Applying, Meta},
     record::{self, StoredMembership},
     snapshot::{Header, SnapshotFile, Vault, Writer},
     types::{self, Entry, Payload, Reply, Snapshot, SnapshotMeta, TypeConfig},
@@ -53,10 +53,10 @@ impl State {
             let replies = records.iter().map(|entry| applying.apply(entry)).collect::<io::Result<Vec<_>>>()?;
             Ok((applying.finish()?, replies))
         })?;
-        let Applied { batch, meta, changes } = applied;
-        self.engine.write(batch)?;
-        self.feed.publish(changes, progress(&meta));
-        self.meta = meta;
+        let mut applied: Applied = applied;
+        self.engine.write(std::mem::take(&mut applied.batch))?;
+        self.meta = applied.meta.clone();
+        self.feed.publish(applied, progress(&self.meta));
         for ((_, responder), reply) in entries.into_iter().zip(replies) {
             if let Some(responder) = responder {
                 responder.send(Reply(reply));
@@ -68,7 +68,7 @@ impl State {
 
 /// How far a state has come.
 pub(crate) fn progress(meta: &Meta) -> Progress {
-    Progress { applied: meta.applied, revision: meta.revision, hash: meta.hash }
+    Progress { applied: meta.applied, revision: meta.revision, hash: meta.hash, compacted: meta.compacted }
 }
 
 impl RaftStateMachine<TypeConfig> for State {
@@ -115,8 +115,9 @@ impl RaftStateMachine<TypeConfig> for State {
         }
         let rows: &mut (dyn Iterator<Item = io::Result<Row>> + Send) = &mut rows;
         self.engine.replace(rows, batch)?;
-        self.meta = look(&*self.engine, |view| Meta::load(view))?;
-        self.feed.reset(progress(&self.meta));
+        let (meta, leases) = look(&*self.engine, |view| Ok((Meta::load(view)?, machine::leases(view)?)))?;
+        self.meta = meta;
+        self.feed.reset(progress(&self.meta), leases.into_iter().collect());
         Ok(())
     }
 

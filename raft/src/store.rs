@@ -21,9 +21,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    beats::Beats,
     config::{self, Config, Timing},
-    engine::Engine,
+    engine::{Engine, look},
     inbound::Inbound,
+    machine,
     network::{Network, NetworkError, Urgency},
     open::{self, OpenError, Opened, Storage},
     peer::Peers,
@@ -34,16 +36,22 @@ use crate::{
     watch::Feed,
 };
 
+mod command;
+mod compaction;
 mod forward;
+mod lease;
 mod linearize;
 mod members;
 mod propose;
 mod read;
 
+pub use command::CommandError;
+pub(crate) use command::check_limits;
+pub use compaction::Retention;
 use forward::Forwarder;
 pub use members::StepError;
 pub use propose::ProposeError;
-pub(crate) use propose::{Tried, limits};
+pub(crate) use propose::Tried;
 pub use read::ReadError;
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, State>;
@@ -75,6 +83,7 @@ pub(crate) struct Inner {
     health: Arc<Mutex<HealthLog>>,
     forwards: mpsc::Sender<forward::Proposal>,
     reads: mpsc::Sender<linearize::Waiting>,
+    beats: Mutex<Beats>,
 }
 
 impl Store {
@@ -105,7 +114,9 @@ impl Store {
         } else {
             tasks.spawn(writer);
         }
-        let feed = Arc::new(Feed::new(progress(&meta)));
+        let leases = look(&*engine, |view| machine::leases(view));
+        let leases = leases.map_err(|error| OpenError::Raft(error.to_string()))?;
+        let feed = Arc::new(Feed::new(progress(&meta), leases.into_iter().collect()));
         let state = State::new(Arc::clone(&engine), vault.clone(), Arc::clone(&feed), tasks.clone(), meta);
         let peers = Peers { node: config.node, network: Arc::clone(&network) };
         let starting = Raft::new(config.node, settings, peers, log.clone(), state);
@@ -143,8 +154,13 @@ impl Store {
             health,
             forwards,
             reads,
+            beats: Mutex::default(),
         };
-        let store = Self { inner: Arc::new(inner) };
+        let inner = Arc::new(inner);
+        tasks.spawn(lease::keep(Arc::clone(&inner)));
+        tasks.spawn(compaction::sweep(Arc::clone(&inner)));
+        tasks.spawn(compaction::retain(Arc::clone(&inner), config.retention));
+        let store = Self { inner };
         tasks.spawn(linearize::run(store.clone(), waiting, shutdown));
         Ok(store)
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::type_config::alias;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
-use quorate_proto::{ids::NodeId, txn::Outcome};
+use quorate_proto::{ids::NodeId, txn::CommandOutcome};
 use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
@@ -45,4 +45,4 @@ impl fmt::Display for Proposal {
 
 /// What applying an entry answers: an outcome for a command, nothing for what Raft writes for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Reply(pub(crate) Option<Outcome>);
+pub(crate) struct Reply(pub(crate) Option<CommandOutcome>);

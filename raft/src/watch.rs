@@ -6,20 +6,32 @@
 //! Invariant: a revision is delivered whole, once, and only after all before it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use quorate_proto::txn::{Change, Revision};
+use quorate_proto::{
+    lease::LeaseId,
+    txn::{Change, Revision},
+    watch::{Event, Update},
+};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Engine, look},
-    machine::{self, Replay},
+    machine::{self, Applied, LeaseRow, Replay},
     record::LogId,
 };
+
+mod range;
+mod revised;
+
+pub use range::{Delivered, RangeWatch};
+use revised::Revised;
+pub use revised::SharedUpdate;
 
 /// The newest changes are kept in memory until they come to so many bytes.
 const RECENT: usize = 4 << 20;
@@ -33,6 +45,8 @@ pub(crate) struct Progress {
     pub(crate) applied: Option<LogId>,
     pub(crate) revision: Revision,
     pub(crate) hash: u32,
+    /// The oldest revision that can be read.
+    pub(crate) compacted: Revision,
 }
 
 /// Why a watch ended.
@@ -55,19 +69,22 @@ pub enum WatchError {
 /// Where the state machine tells what it applied.
 pub(crate) struct Feed {
     recent: Mutex<Recent>,
+    leases: watch::Sender<Leases>,
     progress: watch::Sender<Progress>,
 }
 
+/// All leases there are.
+pub(crate) type Leases = BTreeMap<LeaseId, LeaseRow>;
+
 #[derive(Default)]
 struct Recent {
-    /// By revision, without a gap.
-    changes: VecDeque<Arc<[Change]>>,
+    revisions: VecDeque<Arc<Revised>>,
     bytes: usize,
 }
 
 impl Feed {
-    pub(crate) fn new(progress: Progress) -> Self {
-        Self { recent: Mutex::default(), progress: watch::Sender::new(progress) }
+    pub(crate) fn new(progress: Progress, leases: Leases) -> Self {
+        Self { recent: Mutex::default(), leases: watch::Sender::new(leases), progress: watch::Sender::new(progress) }
     }
 
     /// How far the state has come; a change of it wakes whoever waits.
@@ -75,74 +92,88 @@ impl Feed {
         self.progress.subscribe()
     }
 
-    /// Adds what was applied. The changes are in the store already.
-    pub(crate) fn publish(&self, changes: Vec<Arc<[Change]>>, progress: Progress) {
+    /// All leases there are, no older than the progress that was seen before.
+    pub(crate) fn leases(&self) -> watch::Receiver<Leases> {
+        self.leases.subscribe()
+    }
+
+    /// Adds what was applied. It is in the store already.
+    pub(crate) fn publish(&self, applied: Applied, progress: Progress) {
         {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            for revision in changes {
-                recent.bytes += revision.iter().map(machine::weight).sum::<usize>();
-                recent.changes.push_back(revision);
+            for update in applied.updates {
+                let revised = Revised::new(update);
+                recent.bytes += revised.weight();
+                recent.revisions.push_back(Arc::new(revised));
             }
             while recent.bytes > RECENT
-                && let Some(oldest) = recent.changes.pop_front()
+                && let Some(oldest) = recent.revisions.pop_front()
             {
-                recent.bytes -= oldest.iter().map(machine::weight).sum::<usize>();
+                recent.bytes -= oldest.weight();
             }
+        }
+        if !applied.leases.is_empty() {
+            self.leases.send_modify(|leases| {
+                for (lease, row) in applied.leases {
+                    match row {
+                        Some(row) => leases.insert(lease, row),
+                        None => leases.remove(&lease),
+                    };
+                }
+            });
         }
         self.progress.send_replace(progress);
     }
 
-    /// Forgets the newest changes: the state was replaced.
-    pub(crate) fn reset(&self, progress: Progress) {
+    /// Forgets what was told: the state was replaced.
+    pub(crate) fn reset(&self, progress: Progress, leases: Leases) {
         *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+        self.leases.send_replace(leases);
         self.progress.send_replace(progress);
     }
 
-    fn recent(&self, after: Revision) -> Option<VecDeque<Arc<[Change]>>> {
+    fn recent(&self, after: Revision) -> Option<VecDeque<Arc<Revised>>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = recent.changes.front()?.first()?.revision;
-        let skip = (after.0 + 1).checked_sub(oldest.0)?;
-        let found: VecDeque<_> = recent.changes.iter().skip(usize::try_from(skip).ok()?).cloned().collect();
+        let oldest = recent.revisions.front()?.revision();
+        let skip = after.0.checked_add(1)?.checked_sub(oldest.0)?;
+        let found: VecDeque<_> = recent.revisions.iter().skip(usize::try_from(skip).ok()?).cloned().collect();
         Some(found).filter(|found| !found.is_empty())
     }
 }
 
-/// Delivers changes. It can be dropped and begun again, here or on another node, from the last revision it delivered.
-pub struct Watch {
+/// Reads on, revision by revision.
+struct Cursor {
     feed: Arc<Feed>,
     engine: Arc<dyn Engine>,
     progress: watch::Receiver<Progress>,
-    stopped: tokio_util::sync::CancellationToken,
+    stopped: CancellationToken,
+    /// Whether what was there before is wanted.
+    previous: bool,
     delivered: Revision,
-    ready: VecDeque<Arc<[Change]>>,
+    ready: VecDeque<Arc<Revised>>,
 }
 
-impl Watch {
-    pub(crate) fn new(
+impl Cursor {
+    fn new(
         feed: Arc<Feed>,
         engine: Arc<dyn Engine>,
-        stopped: tokio_util::sync::CancellationToken,
+        stopped: CancellationToken,
         from: Revision,
+        previous: bool,
     ) -> Result<Self, WatchError> {
         let meta = look(&*engine, |view| machine::Meta::load(view)).map_err(WatchError::Storage)?;
         if from < meta.compacted {
             return Err(WatchError::Compacted { oldest: meta.compacted });
         }
         let progress = feed.progress();
-        Ok(Self { feed, engine, progress, stopped, delivered: from, ready: VecDeque::new() })
+        Ok(Self { feed, engine, progress, stopped, previous, delivered: from, ready: VecDeque::new() })
     }
 
-    /// The changes of the next revision, in the order of its transaction; at least one. Waits until there is one.
-    ///
-    /// May be dropped while it waits: nothing is lost.
-    ///
-    /// # Errors
-    /// See [`WatchError`]; afterwards the watch is of no more use.
-    pub async fn next(&mut self) -> Result<Arc<[Change]>, WatchError> {
+    async fn next(&mut self) -> Result<Arc<Revised>, WatchError> {
         loop {
-            if let Some(changes) = self.ready.pop_front() {
-                self.delivered = changes.first().map_or(self.delivered, |change| change.revision);
-                return Ok(changes);
+            if let Some(revised) = self.ready.pop_front() {
+                self.delivered = revised.revision();
+                return Ok(revised);
             }
             let delivered = self.delivered;
             tokio::select! {
@@ -154,8 +185,10 @@ impl Watch {
             }
             self.ready = match self.feed.recent(delivered) {
                 Some(recent) => recent,
-                None => match look(&*self.engine, |view| machine::replay(view, delivered, PIECE)) {
-                    Ok(Replay::Changes(changes)) => changes.into(),
+                None => match look(&*self.engine, |view| machine::replay(view, delivered, PIECE, self.previous)) {
+                    Ok(Replay::Updates(updates)) => {
+                        updates.into_iter().map(|update| Arc::new(Revised::new(update))).collect()
+                    }
                     Ok(Replay::Compacted(oldest)) => return Err(WatchError::Compacted { oldest }),
                     Err(error) => return Err(WatchError::Storage(error)),
                 },
@@ -165,10 +198,39 @@ impl Watch {
             }
         }
     }
+}
+
+/// Delivers changes. It can be dropped and begun again, here or on another node, from the last revision it delivered.
+pub struct Watch(Cursor);
+
+impl Watch {
+    pub(crate) fn new(
+        feed: Arc<Feed>,
+        engine: Arc<dyn Engine>,
+        stopped: CancellationToken,
+        from: Revision,
+    ) -> Result<Self, WatchError> {
+        Cursor::new(feed, engine, stopped, from, false).map(Self)
+    }
+
+    /// The changes of the next revision, in the order of its transaction; at least one. Waits until there is one.
+    ///
+    /// May be dropped while it waits: nothing is lost.
+    ///
+    /// # Errors
+    /// See [`WatchError`]; afterwards the watch is of no more use.
+    pub async fn next(&mut self) -> Result<Arc<[Change]>, WatchError> {
+        self.0.next().await.map(|revised| revised.changes())
+    }
 
     /// The last revision that was delivered: where another watch may go on.
     #[must_use]
     pub const fn delivered(&self) -> Revision {
-        self.delivered
+        self.0.delivered
     }
+}
+
+/// What an update weighs in memory, in bytes.
+fn weight(update: &Update) -> usize {
+    update.events.iter().map(Event::weight).sum()
 }

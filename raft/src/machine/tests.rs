@@ -1,12 +1,21 @@
 //! The state machine on rows in memory.
 
-use quorate_proto::ids::NodeId;
+use std::ops::ControlFlow;
+
+use quorate_proto::{
+    ids::{NodeId, RequestId},
+    txn::Outcome,
+};
 
 use super::*;
 use crate::{
     engine::{Engine, Memory, look},
     record::{Entry, LogId},
 };
+
+mod differential;
+mod model;
+mod more;
 
 /// A machine on rows in memory.
 #[derive(Default)]
@@ -19,21 +28,21 @@ struct Machine {
 impl Machine {
     /// Applies transactions as one batch.
     fn apply(&mut self, txns: &[(u128, Txn)]) -> Vec<Outcome> {
-        let (applied, outcomes) = look(&self.rows, |view| {
-            let mut applying = Applying::new(view, Meta::load(view)?);
-            applying.limit = self.limit.unwrap_or(ANSWERS);
-            let mut outcomes = Vec::new();
-            for (offset, (request, txn)) in txns.iter().enumerate() {
-                let command = Command::Apply { request: RequestId(*request), txn: txn.clone() };
-                let id = LogId { term: 1, node: NodeId(1), index: self.index + offset as u64 };
-                let entry = Entry { id, body: Body::Command(record::encode(&command)?) };
-                outcomes.extend(applying.apply(&entry)?);
-            }
-            Ok((applying.finish()?, outcomes))
-        })
-        .unwrap();
-        self.index += txns.len() as u64;
-        self.rows.write(applied.batch).unwrap();
+        let command = |(request, txn): &(u128, Txn)| Command::Apply { request: RequestId(*request), txn: txn.clone() };
+        let commands: Vec<_> = txns.iter().map(command).collect();
+        let outcome = |outcome| match outcome {
+            CommandOutcome::Applied(revision) => Outcome::Applied(revision),
+            CommandOutcome::Stale(key) => Outcome::Stale(key),
+            other => panic!("{other:?}"),
+        };
+        self.execute(&commands).into_iter().map(outcome).collect()
+    }
+
+    /// Applies commands as one batch.
+    fn execute(&mut self, commands: &[Command]) -> Vec<CommandOutcome> {
+        let limit = self.limit.unwrap_or(ANSWERS);
+        let outcomes = apply(&self.rows, self.index, commands, limit);
+        self.index += commands.len() as u64;
         outcomes
     }
 
@@ -52,15 +61,33 @@ impl Machine {
     }
 
     fn replayed(&self, after: u64, limit: usize) -> Vec<(u64, String, bool)> {
-        match look(&self.rows, |view| replay(view, Revision(after), limit)).unwrap() {
-            Replay::Changes(revisions) => revisions
+        match look(&self.rows, |view| replay(view, Revision(after), limit, false)).unwrap() {
+            Replay::Updates(revisions) => revisions
                 .iter()
-                .flat_map(|changes| changes.iter())
+                .flat_map(|update| update.changes())
                 .map(|change| (change.revision.0, change.key.name().to_owned(), change.now.is_some()))
                 .collect(),
             Replay::Compacted(oldest) => panic!("compacted up to {oldest}"),
         }
     }
+}
+
+/// Applies commands as one batch, from an entry of the log on.
+fn apply(rows: &dyn Engine, index: u64, commands: &[Command], limit: u64) -> Vec<CommandOutcome> {
+    let (applied, outcomes) = look(rows, |view| {
+        let mut applying = Applying::new(view, Meta::load(view)?);
+        applying.limit = limit;
+        let mut outcomes = Vec::new();
+        for (offset, command) in commands.iter().enumerate() {
+            let id = LogId { term: 1, node: NodeId(1), index: index + offset as u64 };
+            let entry = Entry { id, body: Body::Command(record::encode(command)?) };
+            outcomes.extend(applying.apply(&entry)?);
+        }
+        Ok((applying.finish()?, outcomes))
+    })
+    .unwrap();
+    rows.write(applied.batch).unwrap();
+    outcomes
 }
 
 fn pod(name: &str) -> Key {

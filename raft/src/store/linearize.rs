@@ -90,7 +90,7 @@ async fn question(store: &Store) -> Result<LogId, Withheld> {
     let inner = &store.inner;
     let patience = Instant::now() + inner.timing.patience();
     loop {
-        let leader = match timeout_at(patience, store.read_index()).await {
+        let leader = match timeout_at(patience, inner.read_index()).await {
             Ok(Ok(id)) => return Ok(id),
             Ok(Err(Refused::NotLeader(leader))) => leader,
             Ok(Err(Refused::Stopped)) => return Err(Withheld::Stopped),
@@ -108,7 +108,7 @@ async fn question(store: &Store) -> Result<LogId, Withheld> {
     }
 }
 
-async fn caught_up(store: &Store, id: LogId) -> Result<(), Withheld> {
+pub(super) async fn caught_up(store: &Store, id: LogId) -> Result<(), Withheld> {
     let mut progress = store.inner.feed.progress();
     let applied = progress.wait_for(|progress| progress.applied.is_some_and(|applied| applied.index >= id.index));
     match timeout(CATCH_UP, applied).await {

@@ -10,7 +10,7 @@ use openraft::{
 };
 use quorate_proto::{
     ids::{NodeId, RequestId},
-    txn::{Command, MAX_OPERATIONS, MAX_TXN, Outcome, Txn},
+    txn::{Command, CommandOutcome, MAX_OPERATIONS, MAX_TXN, Outcome, Txn},
 };
 use thiserror::Error;
 use tokio::{
@@ -54,7 +54,7 @@ pub enum ProposeError {
 
 /// What one try to propose came to.
 pub(crate) enum Tried {
-    Done(Outcome),
+    Done(CommandOutcome),
     /// Nothing was done; who may lead.
     NotLeader(Option<NodeId>),
     Unknown,
@@ -85,6 +85,16 @@ impl Store {
             found,
             limit: MAX_TXN,
         })?;
+        match self.submitted(command).await? {
+            CommandOutcome::Applied(revision) => Ok(Outcome::Applied(revision)),
+            CommandOutcome::Stale(key) => Ok(Outcome::Stale(key)),
+            // The request id is that of another command: what became of this one is not known.
+            _ => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Has an encoded command committed, here or on the leader.
+    pub(super) async fn submitted(&self, command: Bytes) -> Result<CommandOutcome, ProposeError> {
         let began = Instant::now();
         let (patience, deadline) =
             (began + self.inner.timing.patience(), began + PROPOSE.max(self.inner.timing.patience()));

@@ -10,19 +10,21 @@ use openraft::{
 };
 use quorate_proto::{
     key::Key,
+    query::{Page, Query},
     request::Read,
-    txn::{Revision, Versioned},
+    txn::{CommandRefusal, Revision, Versioned},
+    watch::WatchSpec,
 };
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::Store;
+use super::{Inner, Store};
 use crate::{
     engine::look,
     machine::{self, Past},
     record::LogId,
     rpc::Refused,
-    watch::{Watch, WatchError},
+    watch::{RangeWatch, Watch, WatchError},
 };
 
 /// A read waits so long for this node to catch up.
@@ -42,11 +44,19 @@ pub enum ReadError {
         /// What was asked for.
         wanted: Revision,
     },
-    /// What was so long ago is no longer kept.
+    /// The revision that was asked for is no longer kept.
     #[error("revisions before {oldest} are compacted")]
     Compacted {
-        /// The oldest revision that can be read.
+        /// The oldest that can be read.
         oldest: Revision,
+    },
+    /// The revision that was asked for is yet to come.
+    #[error("revision {asked} is yet to come: the store is at {at}")]
+    FutureRevision {
+        /// Which.
+        asked: Revision,
+        /// The newest.
+        at: Revision,
     },
     /// The store was shut down, or has failed.
     #[error("the store has stopped")]
@@ -97,6 +107,29 @@ impl Store {
         }
     }
 
+    /// The answer to a query, from this node's state once it may answer: one page, of one revision.
+    ///
+    /// # Errors
+    /// [`ReadError::Compacted`] and [`ReadError::FutureRevision`] if it asks for a revision that cannot be read; otherwise as [`Store::read`].
+    pub async fn query(&self, read: Read, query: &Query) -> Result<Page, ReadError> {
+        self.read(read).await?;
+        match look(&*self.inner.engine, |view| machine::query(view, query)).map_err(ReadError::Storage)? {
+            Ok(page) => Ok(page),
+            Err(CommandRefusal::Compacted { oldest }) => Err(ReadError::Compacted { oldest }),
+            Err(CommandRefusal::FutureRevision { asked, at }) => Err(ReadError::FutureRevision { asked, at }),
+            Err(other) => Err(ReadError::Storage(io::Error::other(other))),
+        }
+    }
+
+    /// Tells of changes in a range, as its spec says.
+    ///
+    /// # Errors
+    /// If it is to begin after a revision that is no longer kept.
+    pub fn watch_range(&self, spec: WatchSpec) -> Result<RangeWatch, WatchError> {
+        let inner = &self.inner;
+        RangeWatch::new(Arc::clone(&inner.feed), Arc::clone(&inner.engine), inner.shutdown.clone(), spec)
+    }
+
     /// All changes after `from`; waits for those to come. Begin with the revision [`Store::rows`] returned.
     ///
     /// # Errors
@@ -105,13 +138,15 @@ impl Store {
         let inner = &self.inner;
         Watch::new(Arc::clone(&inner.feed), Arc::clone(&inner.engine), inner.shutdown.clone(), from)
     }
+}
 
+impl Inner {
     /// Up to which entry a read must have applied, if this node leads.
     pub(crate) async fn read_index(&self) -> Result<LogId, Refused> {
-        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((id, _)) => Ok((*id.log_id()).into()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(Refused::NotLeader(self.inner.other(&forward)))
+                Err(Refused::NotLeader(self.other(&forward)))
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Refused::NotLeader(None)),
             Err(RaftError::Fatal(_)) => Err(Refused::Stopped),

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use quorate_proto::{
     ids::{NodeId, RequestId},
     request::Read,
-    txn::{Command, MAX_OPERATIONS, MAX_TXN, Outcome, Revision, Txn},
+    txn::{Command, CommandOutcome, MAX_OPERATIONS, MAX_TXN, Outcome, Revision, Txn},
 };
 use tokio::time::timeout;
 
@@ -56,9 +56,9 @@ async fn one_that_is_refused_does_not_hold_up_those_it_went_with() {
         matches!(
             answers.as_slice(),
             [
-                Answer::Outcome(Outcome::Applied(_)),
+                Answer::Outcome(CommandOutcome::Applied(_)),
                 Answer::Refused(Refused::Malformed(_)),
-                Answer::Outcome(Outcome::Applied(_))
+                Answer::Outcome(CommandOutcome::Applied(_))
             ]
         ),
         "{answers:?}"

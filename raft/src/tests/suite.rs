@@ -37,7 +37,7 @@ impl StoreBuilder<TypeConfig, Log, State, TempDir> for Builder {
         } else {
             tasks.spawn(opened.writer);
         }
-        let feed = Arc::new(Feed::new(progress(&opened.meta)));
+        let feed = Arc::new(Feed::new(progress(&opened.meta), [].into()));
         let state = State::new(opened.engine, opened.vault, feed, tasks, opened.meta);
         Ok((directory, opened.log, state))
     }
