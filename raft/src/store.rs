@@ -71,8 +71,8 @@ pub struct Store {
 pub(crate) struct Inner {
     node: NodeId,
     timing: Timing,
-    engine: Arc<dyn Engine>,
-    feed: Arc<Feed>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) feed: Arc<Feed>,
     network: Arc<dyn Network>,
     pub(crate) raft: Raft,
     pub(crate) metrics: MetricsReceiver,

@@ -3,4 +3,6 @@
 mod cluster;
 mod damage;
 mod fixture;
+mod leases;
+mod ranges;
 mod suite;
