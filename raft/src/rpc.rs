@@ -56,10 +56,19 @@ pub(crate) enum Answer {
     Outcome(CommandOutcome),
     ReadAt(LogId),
     Refused(Refused),
-    /// To each command what it would have been answered alone, in their order.
-    All(Vec<Answer>),
+    /// To each command what it would have been answered alone, in their order. No answer holds another: the stack is no frame's to use up.
+    All(Vec<Result<CommandOutcome, Refused>>),
     /// `None`: there is no such lease.
     Lease(Option<Left>),
+}
+
+impl From<Result<CommandOutcome, Refused>> for Answer {
+    fn from(answered: Result<CommandOutcome, Refused>) -> Self {
+        match answered {
+            Ok(outcome) => Self::Outcome(outcome),
+            Err(refused) => Self::Refused(refused),
+        }
+    }
 }
 
 /// What a lease has left.

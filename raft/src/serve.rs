@@ -19,7 +19,10 @@ use openraft::{
         VoteResponse,
     },
 };
-use quorate_proto::{ids::NodeId, txn::Command};
+use quorate_proto::{
+    ids::NodeId,
+    txn::{Command, CommandOutcome},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -135,7 +138,9 @@ impl Store {
     async fn proposed(&self, command: Bytes) -> Answer {
         match check(&command) {
             Err(refused) => Answer::Refused(refused),
-            Ok(()) => answered(timeout(FORWARDED, self.inner.submit(command)).await.unwrap_or(Tried::Unknown)),
+            Ok(()) => {
+                Answer::from(answered(timeout(FORWARDED, self.inner.submit(command)).await.unwrap_or(Tried::Unknown)))
+            }
         }
     }
 
@@ -147,7 +152,7 @@ impl Store {
         let tried = timeout(FORWARDED, self.inner.submit_all(sound)).await.unwrap_or_default();
         let mut tried = tried.into_iter();
         let answers = refusals.into_iter().map(|refusal| match refusal {
-            Some(refused) => Answer::Refused(refused),
+            Some(refused) => Err(refused),
             None => answered(tried.next().unwrap_or(Tried::Unknown)),
         });
         Answer::All(answers.collect())
@@ -197,12 +202,12 @@ fn check(command: &Bytes) -> Result<(), Refused> {
     checked.map_err(Refused::Malformed)
 }
 
-fn answered(tried: Tried) -> Answer {
+fn answered(tried: Tried) -> Result<CommandOutcome, Refused> {
     match tried {
-        Tried::Done(outcome) => Answer::Outcome(outcome),
-        Tried::NotLeader(leader) => Answer::Refused(Refused::NotLeader(leader)),
-        Tried::Unknown => Answer::Refused(Refused::Unknown),
-        Tried::Stopped => Answer::Refused(Refused::Stopped),
+        Tried::Done(outcome) => Ok(outcome),
+        Tried::NotLeader(leader) => Err(Refused::NotLeader(leader)),
+        Tried::Unknown => Err(Refused::Unknown),
+        Tried::Stopped => Err(Refused::Stopped),
     }
 }
 

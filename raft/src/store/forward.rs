@@ -81,7 +81,9 @@ impl Forwarder {
             let (commands, waiting): (Vec<_>, Vec<_>) =
                 message.into_iter().map(|proposal| (proposal.command, proposal.told)).unzip();
             let answers = match ask(&*network, status, leader, &Request::ProposeAll(commands), until).await {
-                Ok(Answer::All(answers)) if answers.len() == waiting.len() => answers.into_iter().map(Ok).collect(),
+                Ok(Answer::All(answers)) if answers.len() == waiting.len() => {
+                    answers.into_iter().map(|answered| Ok(Answer::from(answered))).collect()
+                }
                 Ok(Answer::Refused(refused)) => vec![Ok(Answer::Refused(refused)); waiting.len()],
                 Ok(_) => vec![Err(NetworkError::Failed("an answer to something else".to_owned())); waiting.len()],
                 Err(error) => vec![Err(error); waiting.len()],

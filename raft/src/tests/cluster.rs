@@ -55,11 +55,7 @@ async fn one_that_is_refused_does_not_hold_up_those_it_went_with() {
     assert!(
         matches!(
             answers.as_slice(),
-            [
-                Answer::Outcome(CommandOutcome::Applied(_)),
-                Answer::Refused(Refused::Malformed(_)),
-                Answer::Outcome(CommandOutcome::Applied(_))
-            ]
+            [Ok(CommandOutcome::Applied(_)), Err(Refused::Malformed(_)), Ok(CommandOutcome::Applied(_))]
         ),
         "{answers:?}"
     );
