@@ -38,7 +38,7 @@ pub(crate) async fn keep(store: Store, snapshots: Snapshots, end: CancellationTo
         if view.voters.iter().all(|voters| voters.len() == 1) {
             view.policy.stable = STABLE_AT_FIRST;
         }
-        let Some(step) = plan(&view) else { continue };
+        let Some((step, _)) = plan(&view).step else { continue };
         match end.run_until_cancelled(store.step(&view, step.clone())).await {
             Some(Ok(())) => {
                 tracing::info!(?step, "the membership changed");

@@ -1,7 +1,7 @@
 //! How a store is set up: who it is, how fast elections are, when the log is cut.
 //!
 //! Invariant: a heartbeat is longer than the 99.9th percentile of an fsync and a round trip together, and the shortest election at
-//! least two and a half heartbeats; otherwise leadership lapses under load. The three profiles hold to that on the machines they name.
+//! least two and a half heartbeats; otherwise leadership lapses under load. The profiles hold to that on the machines they name; `pace.rs` chooses.
 
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub struct Timing {
 impl Timing {
     /// A quick local network with quick disks: fails over in about 0.6 s.
     pub const QUICK: Self = Self::millis(75, 200, 350);
+    /// A local network with ordinary disks: fails over in about a second and a half.
+    pub const LAN: Self = Self::millis(150, 500, 900);
     /// The choice while nothing has been measured: fails over in about 2.5 s.
     pub const CAREFUL: Self = Self::millis(250, 750, 1500);
     /// Memory cards and links with round trips up to 200 ms: fails over in about 10 s.
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_profile_is_one_that_openraft_accepts() {
-        for timing in [Timing::QUICK, Timing::CAREFUL, Timing::EDGE, Timing::SIMULATED] {
+        for timing in [Timing::QUICK, Timing::LAN, Timing::CAREFUL, Timing::EDGE, Timing::SIMULATED] {
             assert!(timing.election_min * 2 >= timing.heartbeat * 5, "{timing:?}");
             openraft(&Config::new(ClusterId(1), NodeId(1), timing)).unwrap();
         }

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     columns::{self, Column},
+    delay::Delay,
     engine::{Engine, View, look},
     record::{self, LogId, Vote},
     types::{self, Entry, Payload, TypeConfig},
@@ -45,6 +46,7 @@ pub(crate) struct Log {
     engine: Arc<dyn Engine>,
     jobs: mpsc::Sender<Job>,
     tail: Arc<Mutex<Tail>>,
+    delay: Arc<Delay>,
 }
 
 /// The end of the log in memory, and what is known about all of it.
@@ -84,14 +86,21 @@ impl Log {
         let tail = look(&*engine, |view| load(view))?;
         let tail = Arc::new(Mutex::new(tail));
         let (jobs, queued) = mpsc::channel(writer::QUEUE);
-        let writer = Writer { jobs: queued, engine: Arc::clone(&engine), mark, tail: Arc::clone(&tail) };
-        Ok((Self { engine, jobs, tail }, Box::pin(writer.run())))
+        let delay = Arc::new(Delay::default());
+        let (engine_too, tail_too, delay_too) = (Arc::clone(&engine), Arc::clone(&tail), Arc::clone(&delay));
+        let writer = Writer { jobs: queued, engine: engine_too, mark, tail: tail_too, delay: delay_too };
+        Ok((Self { engine, jobs, tail, delay }, Box::pin(writer.run())))
     }
 
     /// The vote and the last log id, as they were read.
     pub(crate) fn found(&self) -> Found {
         let tail = self.tail();
         Found { vote: tail.vote, last: tail.last }
+    }
+
+    /// How long it takes, of late, until entries are on the disk.
+    pub(crate) fn delay(&self) -> Arc<Delay> {
+        Arc::clone(&self.delay)
     }
 
     /// Bytes of log that were appended since [`Log::restart_growth`].

@@ -1,7 +1,7 @@
 //! The client side of agreement: what openraft sends, carried by the [`Network`].
 //!
 //! Entries go through a long-lived pipe, many under way at once. Heartbeats and votes are short calls of their own, so that no backlog
-//! delays them. A pipe that stops moving is given up by openraft itself: three heartbeats without an acknowledgement.
+//! delays them. openraft waits for acknowledgements without limit, so a pipe that stops moving is given up here.
 //!
 //! Invariant: what the transport did not deliver is an error, never a grant.
 
@@ -19,9 +19,10 @@ use openraft::{
     },
 };
 use quorate_proto::ids::NodeId;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
+    delay::{Delays, Outstanding},
     network::{Network, NetworkError, Pipe, Urgency},
     record,
     rpc::{self, Answer, Append, Appended, Ballot, Request, SnapshotId},
@@ -37,10 +38,15 @@ const BLOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// Installing may take this long.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(120);
 
+/// A pipe on which nothing is acknowledged for so long though something is due is given up: longer than a healthy disk ever takes.
+const STALLED: Duration = Duration::from_secs(3);
+
 /// Makes clients.
 pub(crate) struct Peers {
     pub(crate) node: NodeId,
     pub(crate) network: Arc<dyn Network>,
+    /// Is told how long acknowledgements take.
+    pub(crate) delays: Arc<Delays>,
 }
 
 /// Sends to one node.
@@ -48,13 +54,15 @@ pub(crate) struct Peer {
     node: NodeId,
     target: NodeId,
     network: Arc<dyn Network>,
+    delays: Arc<Delays>,
     /// Whether it sends heartbeats only.
     heartbeats: bool,
 }
 
 impl Peers {
     fn peer(&self, target: NodeId, heartbeats: bool) -> Peer {
-        Peer { node: self.node, target, network: Arc::clone(&self.network), heartbeats }
+        let (network, delays) = (Arc::clone(&self.network), Arc::clone(&self.delays));
+        Peer { node: self.node, target, network, delays, heartbeats }
     }
 }
 
@@ -148,17 +156,30 @@ impl Peer {
         let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
         let opened = timeout(patience, self.network.open(self.target)).await;
         let Pipe { mut send, receive } = opened.unwrap_or(Err(NetworkError::TimedOut)).map_err(failed_pipe)?;
+        let outstanding = Arc::new(Outstanding::new(STALLED));
+        let sent = Arc::clone(&outstanding);
         let sending = async move {
             let mut requests = stream::once(std::future::ready(first)).chain(input);
             while let Some(request) = requests.next().await {
                 let frame = rpc::encode(&append(&request)).map_err(|error| failed(&error))?;
+                sent.send();
                 send.send(frame).await.map_err(failed_pipe)?;
             }
             send.close().await.map_err(failed_pipe)
         };
         // Sending yields nothing but its failure; what arrives is what counts.
         let sending = stream::once(sending).filter_map(|sent| std::future::ready(sent.err().map(Err)));
-        let receiving = receive.map(move |frame| acknowledged(&frame.map_err(failed_pipe)?));
+        let receiving = stream::unfold(Some((receive, outstanding)), move |pipe| async move {
+            let (mut receive, outstanding) = pipe?;
+            let frame = tokio::select! {
+                frame = receive.next() => frame?,
+                () = outstanding.overdue() => return Some((Err(failed_pipe(NetworkError::TimedOut)), None)),
+            };
+            if let Some(took) = outstanding.acknowledge() {
+                self.delays.note(self.target, took);
+            }
+            Some((frame.map_err(failed_pipe).and_then(|frame| acknowledged(&frame)), Some((receive, outstanding))))
+        });
         Ok(Box::pin(stream::select(receiving, Box::pin(sending))))
     }
 }
@@ -175,7 +196,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let append = append(&request);
         let last = append.entries.last().map(|entry| entry.id).or(append.previous);
-        match self.call(&Request::Append(append), Urgency::Urgent, RPCTypes::AppendEntries, option.hard_ttl()).await? {
+        let began = Instant::now();
+        let answer =
+            self.call(&Request::Append(append), Urgency::Urgent, RPCTypes::AppendEntries, option.hard_ttl()).await?;
+        self.delays.note_round_trip(began.elapsed());
+        match answer {
             Answer::Appended(Appended::Upto(upto)) if upto == last => Ok(AppendEntriesResponse::Success),
             Answer::Appended(Appended::Upto(upto)) => Ok(AppendEntriesResponse::PartialSuccess(upto.map(LogId::from))),
             Answer::Appended(Appended::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),

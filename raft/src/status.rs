@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{LogLimits, Timing},
+    delay::Delays,
     log::Log,
     store::Raft,
     types::TypeConfig,
@@ -80,6 +81,7 @@ pub(crate) struct HealthLog(BTreeMap<NodeId, Seen>);
 struct Seen {
     heard: Instant,
     healthy: Option<Instant>,
+    lag: u64,
 }
 
 impl Keeper {
@@ -182,19 +184,24 @@ impl HealthLog {
             let lag = last.saturating_sub(replication.get(&peer).copied().flatten().map_or(0, |id| id.index));
             let healthy = acked.is_some() && now.duration_since(heard) <= heartbeat * 10 && lag <= MAX_LAG;
             let healthy = healthy.then(|| before.and_then(|seen| seen.healthy).unwrap_or(now));
-            next.insert(peer, Seen { heard, healthy });
+            next.insert(peer, Seen { heard, healthy, lag });
         }
         self.0 = next;
     }
 
     /// What the planner is told.
-    pub(crate) fn report(&self) -> BTreeMap<NodeId, Health> {
+    pub(crate) fn report(&self, delays: &Delays) -> BTreeMap<NodeId, Health> {
         let now = Instant::now();
-        let health = |seen: &Seen| Health {
-            healthy_for: seen.healthy.map(|since| now.duration_since(since)),
-            silent_for: now.duration_since(seen.heard),
+        let health = |(peer, seen): (&NodeId, &Seen)| {
+            let health = Health {
+                healthy_for: seen.healthy.map(|since| now.duration_since(since)),
+                silent_for: now.duration_since(seen.heard),
+                lag: seen.lag,
+                delay: delays.of(*peer),
+            };
+            (*peer, health)
         };
-        self.0.iter().map(|(peer, seen)| (*peer, health(seen))).collect()
+        self.0.iter().map(health).collect()
     }
 }
 

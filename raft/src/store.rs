@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     beats::Beats,
     config::{self, Config, Timing},
+    delay::{Delay, Delays},
     engine::{Engine, look},
     inbound::Inbound,
     machine,
@@ -33,6 +34,7 @@ use crate::{
     state::{State, progress},
     status::{HealthLog, Keeper, MetricsReceiver, Status},
     types::{Runtime, TypeConfig},
+    voters::{self, Policy},
     watch::Feed,
 };
 
@@ -84,6 +86,9 @@ pub(crate) struct Inner {
     forwards: mpsc::Sender<forward::Proposal>,
     reads: mpsc::Sender<linearize::Waiting>,
     beats: Mutex<Beats>,
+    /// How long the others take to have entries on their disks, and how long this node does.
+    delays: Arc<Delays>,
+    own_delay: Arc<Delay>,
 }
 
 impl Store {
@@ -118,10 +123,12 @@ impl Store {
         let leases = leases.map_err(|error| OpenError::Raft(error.to_string()))?;
         let feed = Arc::new(Feed::new(progress(&meta), leases.into_iter().collect()));
         let state = State::new(Arc::clone(&engine), vault.clone(), Arc::clone(&feed), tasks.clone(), meta);
-        let peers = Peers { node: config.node, network: Arc::clone(&network) };
+        let delays = Arc::new(Delays::default());
+        let peers = Peers { node: config.node, network: Arc::clone(&network), delays: Arc::clone(&delays) };
         let starting = Raft::new(config.node, settings, peers, log.clone(), state);
         let raft = Runtime::scope(random.number(), starting).await?;
         let health = Arc::new(Mutex::new(HealthLog::default()));
+        let own_delay = log.delay();
         let (sender, status) = watch::channel(Status::default());
         let keeper = Keeper {
             node: config.node,
@@ -155,6 +162,8 @@ impl Store {
             forwards,
             reads,
             beats: Mutex::default(),
+            delays,
+            own_delay,
         };
         let inner = Arc::new(inner);
         tasks.spawn(lease::keep(Arc::clone(&inner)));
@@ -191,15 +200,23 @@ impl Store {
         self.inner.status.clone()
     }
 
+    /// What this run has measured, as far as it was enough to say something.
+    #[must_use]
+    pub fn measured(&self) -> (Option<Duration>, Option<Duration>) {
+        (self.inner.own_delay.nearly_all(), self.inner.delays.round_trip())
+    }
+
+    /// Heartbeats and elections, as they were set when the store was opened.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.inner.timing
+    }
+
     /// Stops taking part: hands leadership over if it can, stops openraft, closes all files. Other clones of the store answer `Stopped`.
     pub async fn shutdown(&self) {
-        let heir = {
-            let health = self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).report();
-            let status = self.inner.status.borrow();
-            let healthy = |node: NodeId| health.get(&node).is_some_and(|health| health.healthy_for.is_some());
-            status.members.iter().filter(|member| member.voter && healthy(member.id)).map(|member| member.id).next()
-        };
-        if let (true, Some(heir)) = (self.inner.is_leader(), heir)
+        // Who is registered makes no difference to who can lead.
+        let heir = self.view(BTreeMap::new(), Policy::default()).and_then(|view| voters::heir(&view));
+        if let Some(heir) = heir
             && let Err(error) = self.transfer(heir).await
         {
             tracing::info!(%error, "stops without having handed leadership over");

@@ -4,5 +4,6 @@ mod cluster;
 mod damage;
 mod fixture;
 mod leases;
+mod members;
 mod ranges;
 mod suite;

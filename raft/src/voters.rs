@@ -1,10 +1,15 @@
 //! Plans who votes (D4): 1, 3, 5 or 7 of the nodes, never 2.
 //!
 //! The leader asks again and again, and takes one step at a time. Each step carries what it was decided on, so that two leaders who plan
-//! at once do no harm.
+//! at once do no harm. Who votes changes only by an order (a node was deleted, leaves, or is labelled so) or for the better (another can
+//! take the place of one that is silent, or of one in a crowded zone); a cordon is no such order, since whoever is cordoned comes back.
 //!
 //! Invariant: no step leaves an even number of voters, and none is taken unless a majority of the voters before and of those after is
 //! healthy now. Voters are never taken away because they are silent: they are replaced, or they stay.
+
+mod choose;
+mod reason;
+mod tolerance;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +17,8 @@ use std::{
 };
 
 use quorate_proto::ids::NodeId;
+
+pub use self::{reason::Reason, tolerance::Tolerance};
 
 /// How the leader judges a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +52,16 @@ pub struct Health {
     pub healthy_for: Option<Duration>,
     /// For how long it was not heard.
     pub silent_for: Duration,
+    /// By how many entries its log is behind the leader's.
+    pub lag: u64,
+    /// How long it takes, of late, until it has entries on its disk and says so; `None`: not measured.
+    pub delay: Option<Duration>,
 }
 
 /// A node that belongs to the cluster, by its node object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// Whether it may vote: not while it is drained, or labelled otherwise.
+    /// Whether it may vote: not while it leaves, or is labelled otherwise.
     pub may_vote: bool,
     /// Its zone: voters are spread over them. Empty if it has none.
     pub zone: String,
@@ -67,6 +78,8 @@ pub struct View {
     pub learners: BTreeSet<NodeId>,
     /// What is known of the other members.
     pub health: BTreeMap<NodeId, Health>,
+    /// How long the leader itself takes, of late, until entries are on its disk; `None`: not measured.
+    pub delay: Option<Duration>,
     /// All nodes of the cluster.
     pub registered: BTreeMap<NodeId, Registered>,
     /// How to judge them.
@@ -88,85 +101,96 @@ pub enum Step {
     Transfer(NodeId),
 }
 
+/// What is to be done, and why what is not done waits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The next step, and the reasons for it.
+    pub step: Option<(Step, Vec<Reason>)>,
+    /// What waits, and for what.
+    pub waits: Vec<Reason>,
+}
+
+impl Plan {
+    fn step(step: Step, reason: Reason) -> Self {
+        Self { step: Some((step, vec![reason])), waits: Vec::new() }
+    }
+}
+
 /// The next step, if there is one to take.
 #[must_use]
-pub fn plan(view: &View) -> Option<Step> {
-    let [voters] = view.voters.as_slice() else { return Some(Step::Finish) };
+pub fn plan(view: &View) -> Plan {
+    let [voters] = view.voters.as_slice() else { return Plan::step(Step::Finish, Reason::Unfinished) };
     let member = |node: &NodeId| voters.contains(node) || view.learners.contains(node);
     if let Some(node) = view.registered.keys().find(|node| !member(node)) {
-        return Some(Step::AddLearner(*node));
+        return Plan::step(Step::AddLearner(*node), Reason::Joined(*node));
     }
-    if let Some(step) = choose(view, voters) {
-        return Some(step);
-    }
+    let plan = relieve(view).unwrap_or_else(|| choose::choose(view, voters));
     let gone: BTreeSet<NodeId> =
         view.learners.iter().filter(|node| !view.registered.contains_key(node)).copied().collect();
-    if gone.is_empty() { None } else { Some(Step::Remove(gone)) }
+    if plan.step.is_some() || gone.is_empty() {
+        return plan;
+    }
+    let reasons = gone.iter().copied().map(Reason::Deleted).collect();
+    Plan { step: Some((Step::Remove(gone), reasons)), waits: plan.waits }
 }
 
-fn choose(view: &View, voters: &BTreeSet<NodeId>) -> Option<Step> {
-    let may_vote = |node: &NodeId| view.registered.get(node).is_some_and(|registered| registered.may_vote);
-    let healthy = |node: &NodeId| *node == view.leader || view.health(*node).healthy_for.is_some();
-    let dead = |node: &NodeId| *node != view.leader && view.health(*node).silent_for >= view.policy.silent;
-    let majority = |set: &BTreeSet<NodeId>| set.iter().filter(|node| healthy(node)).count() * 2 > set.len();
-    if !majority(voters) {
-        return None;
-    }
+/// A leader's disk is slow if entries take so long, and several times as long as with the voter that could lead instead.
+const SLOW: Duration = Duration::from_millis(100);
+const TIMES_SLOWER: u32 = 8;
 
-    let mut next: BTreeSet<NodeId> = voters.iter().filter(|node| may_vote(node)).copied().collect();
-    if !next.contains(&view.leader) {
-        // Never the leader in the same step: it hands over first. A cluster whose every voter leaves keeps the one it has.
-        let heir = next.iter().find(|node| healthy(node)).copied();
-        match heir {
-            Some(heir) => return Some(Step::Transfer(heir)),
-            None => next.insert(view.leader),
-        };
-    }
-    let mut candidates: Vec<NodeId> = view
-        .learners
-        .iter()
-        .filter(|node| may_vote(node))
-        .filter(|node| view.health(**node).healthy_for.is_some_and(|time| time >= view.policy.stable))
-        .copied()
-        .collect();
-
-    for silent in voters.iter().filter(|node| dead(node)) {
-        if next.contains(silent)
-            && let Some(best) = take_best(view, &next, &mut candidates)
-        {
-            next.remove(silent);
-            next.insert(best);
-        }
-    }
-    let room = odd(view.policy.max_voters.max(1)).saturating_sub(next.len()).min(candidates.len());
-    let added = if (next.len() + room).is_multiple_of(2) { room.saturating_sub(1) } else { room };
-    for _ in 0..added {
-        next.extend(take_best(view, &next, &mut candidates));
-    }
-    if next.len().is_multiple_of(2) {
-        // Someone leaves and nobody can take the place: whoever is not healthy goes too, then whoever was added last; the leader never.
-        let rank = |node: &&NodeId| (healthy(node), voters.contains(node));
-        let out = *next.iter().filter(|node| **node != view.leader).min_by_key(rank)?;
-        next.remove(&out);
-    }
-    if next == *voters || !majority(&next) { None } else { Some(Step::SetVoters(next)) }
+/// Hands leadership over if the leader's own disk is the slow one. The two bounds lie so far apart that it does not come back by itself.
+fn relieve(view: &View) -> Option<Plan> {
+    let own = view.delay.filter(|delay| *delay >= SLOW)?;
+    let heir = heir(view)?;
+    let its = view.health(heir).delay?;
+    let reason = || Reason::SlowDisk { node: view.leader, own, heir, its };
+    (view.may_vote(heir) && own >= its * TIMES_SLOWER).then(|| Plan::step(Step::Transfer(heir), reason()))
 }
 
-/// The candidate whose zone has the fewest voters, the longest healthy of those.
-fn take_best(view: &View, voters: &BTreeSet<NodeId>, candidates: &mut Vec<NodeId>) -> Option<NodeId> {
-    let zone = |node: &NodeId| view.registered.get(node).map_or("", |registered| registered.zone.as_str());
-    let crowd = |node: &NodeId| voters.iter().filter(|voter| zone(voter) == zone(node)).count();
-    let best = candidates
-        .iter()
-        .copied()
-        .min_by_key(|node| (crowd(node), std::cmp::Reverse(view.health(*node).healthy_for), *node))?;
-    candidates.retain(|node| *node != best);
-    Some(best)
+/// The voter that is to lead instead of the leader: the one whose log is the least behind, the quickest of those. `None`: nobody can.
+#[must_use]
+pub fn heir(view: &View) -> Option<NodeId> {
+    let mut sets = view.voters.iter();
+    let everywhere = sets.next()?.iter().copied().filter(|node| view.voters.iter().all(|set| set.contains(node)));
+    heir_among(view, everywhere)
+}
+
+fn heir_among(view: &View, nodes: impl Iterator<Item = NodeId>) -> Option<NodeId> {
+    let able = nodes.filter(|node| *node != view.leader && view.is_healthy(*node));
+    // Lengths of logs that differ by less change while one looks.
+    let rank = |node: &NodeId| (view.health(*node).lag / 32, slowness(view.health(*node)), *node);
+    able.min_by_key(rank)
+}
+
+/// For an order by speed: who was not measured comes last. Delays that differ by a few milliseconds are the same.
+fn slowness(health: Health) -> u128 {
+    health.delay.map_or(u128::MAX, |delay| delay.as_millis() / 8)
 }
 
 impl View {
     fn health(&self, node: NodeId) -> Health {
         self.health.get(&node).copied().unwrap_or_default()
+    }
+
+    fn may_vote(&self, node: NodeId) -> bool {
+        self.registered.get(&node).is_some_and(|registered| registered.may_vote)
+    }
+
+    fn is_healthy(&self, node: NodeId) -> bool {
+        node == self.leader || self.health(node).healthy_for.is_some()
+    }
+
+    /// How many of a set are healthy.
+    fn healthy(&self, set: &BTreeSet<NodeId>) -> usize {
+        set.iter().filter(|node| self.is_healthy(**node)).count()
+    }
+
+    fn has_majority(&self, set: &BTreeSet<NodeId>) -> bool {
+        self.healthy(set) * 2 > set.len()
+    }
+
+    fn zone(&self, node: NodeId) -> &str {
+        self.registered.get(&node).map_or("", |registered| registered.zone.as_str())
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::{
 use super::{Tail, mark::Mark};
 use crate::{
     columns::{self, Column},
+    delay::Delay,
     engine::{Batch, Engine},
     record::{self, LogId, Vote},
     types::TypeConfig,
@@ -46,6 +47,8 @@ pub(super) struct Writer {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) mark: Option<Mark>,
     pub(super) tail: Arc<Mutex<Tail>>,
+    /// How long writing takes.
+    pub(super) delay: Arc<Delay>,
 }
 
 impl Writer {
@@ -122,8 +125,10 @@ impl Writer {
         if let Some(committed) = committed {
             batch.put(Column::RaftMeta, b"committed".to_vec(), record::encode(&committed)?);
         }
+        self.delay.begin();
         self.engine.write(batch)?;
         self.engine.sync()?;
+        self.delay.end();
         Ok(last)
     }
 

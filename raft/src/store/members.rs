@@ -38,7 +38,8 @@ impl Store {
             leader: self.inner.node,
             voters: membership.get_joint_config().clone(),
             learners: membership.membership().learner_ids().collect(),
-            health: self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).report(),
+            health: self.inner.health.lock().unwrap_or_else(PoisonError::into_inner).report(&self.inner.delays),
+            delay: self.inner.own_delay.now(),
             registered,
             policy,
         })

@@ -67,9 +67,16 @@ pub(super) struct Switch {
     pub(super) snapshot_blocks: AtomicU64,
     /// Calls for proposals and reads.
     pub(super) questions: AtomicU64,
+    /// How often all pipes that were open went dead.
+    dead: AtomicU64,
 }
 
 impl Switch {
+    /// All pipes that are open take what is sent and never deliver it; new ones are well, and calls too.
+    pub(super) fn kill_pipes(&self) {
+        self.dead.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn reach(&self, from: NodeId, to: NodeId) -> Result<Store, NetworkError> {
         let cut = self.cut.lock().unwrap();
         if cut.contains(&from) || cut.contains(&to) {
@@ -116,12 +123,16 @@ impl Network for Port {
 }
 
 fn pipes(switch: &Arc<Switch>, a: NodeId, b: NodeId) -> (Pipe, Pipe) {
+    let born = switch.dead.load(Ordering::Relaxed);
     let direction = || {
         let (sender, receiver) = mpsc::channel::<Bytes>(4);
         let send = PollSender::new(sender).sink_map_err(|_| NetworkError::Failed("the pipe is broken".to_owned()));
         let switch = Arc::clone(switch);
         let receive = stream::unfold((receiver, switch), move |(mut receiver, switch)| async move {
             let frame = receiver.recv().await?;
+            if switch.dead.load(Ordering::Relaxed) > born {
+                std::future::pending::<()>().await;
+            }
             let frame = switch.reach(a, b).map(|_| frame);
             Some((frame, (receiver, switch)))
         });
@@ -247,7 +258,7 @@ impl Cluster {
             let policy = Policy { stable: Duration::ZERO, ..Policy::default() };
             let store = self.store(self.leader().await);
             let view = store.view(registered, policy)?;
-            let step = voters::plan(&view);
+            let step = voters::plan(&view).step.map(|(step, _)| step);
             if let Some(step) = step {
                 // Refused steps are planned anew.
                 drop(store.step(&view, step).await);
