@@ -82,8 +82,17 @@ pub(crate) enum Verb {
     Events(Events),
     /// Show the nodes
     Nodes(Nodes),
-    /// Show the cluster as a node sees it: members, voters, leader
-    Status,
+    /// Show who belongs to the cluster, who votes, and what may be lost now
+    Status {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = StatusOutput::Table)]
+        output: StatusOutput,
+    },
+    /// What concerns the cluster as a whole
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Have a node leave the cluster: its vote and its pods go to others, then its daemon stops
+    Leave(Leave),
     /// A cluster of several hosts on this machine, to try and to test
     #[command(subcommand)]
     Dev(Dev),
@@ -144,8 +153,41 @@ pub(crate) struct Join {
     /// What `quorate token create` printed
     #[arg(env = "QUORATE_TOKEN", hide_env_values = true)]
     pub(crate) token: String,
+    /// Forget which node this machine was: it joins as a new one
+    #[arg(long)]
+    pub(crate) fresh: bool,
     #[command(flatten)]
     pub(crate) node: Node,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Show who belongs to the cluster, who votes, and what may be lost now
+    Status {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = StatusOutput::Table)]
+        output: StatusOutput,
+    },
+}
+
+/// How a status is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusOutput {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Leave {
+    /// The node's name
+    #[arg(value_name = "NODE")]
+    pub(crate) name: String,
+    /// Wait until it has left
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) wait: bool,
+    /// How long to wait; 0s for ever
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
+pub(crate) mod leave;
 pub(crate) mod logs;
 pub(crate) mod scale;
 pub(crate) mod status;
@@ -16,4 +17,4 @@ pub(crate) mod token;
 pub(crate) mod up;
 
 #[cfg(test)]
-mod messages;
+pub(crate) mod messages;

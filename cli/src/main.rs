@@ -27,9 +27,9 @@ use quorate_node::world::SystemClock;
 use quorate_proto::refusal::Refusal;
 
 use crate::{
-    args::{Arguments, Get, Global, Output, Selectors, Verb},
+    args::{Arguments, Cluster, Get, Global, Output, Selectors, Verb},
     chosen::Chosen,
-    commands::{apply, context, cordon, delete, describe, events, get, logs, scale, status, token, up},
+    commands::{apply, context, cordon, delete, describe, events, get, leave, logs, scale, status, token, up},
     config::Config,
     failure::Failure,
     output::Console,
@@ -111,7 +111,8 @@ async fn client_command(session: &mut Session<'_>, verb: Verb) -> Result<(), Fai
         Verb::Uncordon(nodes) => cordon::uncordon(session, nodes).await,
         Verb::Events(arguments) => events::run(session, arguments).await,
         Verb::Nodes(arguments) => get::run(session, nodes(arguments.output, arguments.watch)).await,
-        Verb::Status => status::run(session).await,
+        Verb::Status { output } | Verb::Cluster(Cluster::Status { output }) => status::run(session, output).await,
+        Verb::Leave(arguments) => leave::run(session, arguments).await,
         Verb::Token(arguments) => token::run(session, arguments).await,
         Verb::Up(_) | Verb::Join(_) | Verb::DevInit(_) | Verb::Context(_) | Verb::Dev(_) => Ok(()),
     }

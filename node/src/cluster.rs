@@ -12,23 +12,25 @@ use quorate_api::{Cluster, Desired as _};
 use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
     kinds::{JOINTOKENS, NODES},
+    overview::Standing,
     refusal::{Reason, Refusal, chain},
     request::{Answer, ClusterStatus, Logs, MAX_ENDPOINTS, Member, Read, Request, TokenInfo},
-    txn::Outcome,
+    txn::{Document, Outcome},
     wire::cap,
     world::{Clock, Random},
 };
 use quorate_raft::Store;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::{
     desired::Agreed,
     heard::Heard,
     links::{self, Lane, Links, Opening},
     loops::Snapshots,
-    registration,
+    overview, registration,
     secrets::Vault,
     tokens,
+    voters::Planner,
 };
 
 /// How long the node that runs a pod may take to begin its answer.
@@ -58,6 +60,10 @@ pub(crate) struct Membership {
     pub links: Arc<dyn Links>,
     /// Seals and opens secrets.
     pub vault: Vault,
+    /// Plans who votes.
+    pub planner: Planner,
+    /// What this node is to the cluster.
+    pub standing: watch::Receiver<Standing>,
     /// This node's agent, once it is there: it needs the API, which needs this.
     pub agent: Arc<OnceCell<Agent>>,
     /// Time.
@@ -137,6 +143,30 @@ impl Cluster for Membership {
         let most = nodes.iter().map(Vec::len).max().unwrap_or_default();
         let turns = (0..most).flat_map(|turn| nodes.iter().filter_map(move |addresses| addresses.get(turn)));
         turns.map(ToString::to_string).collect()
+    }
+
+    async fn overview(&self, forwarded: bool) -> Result<Document, Refusal> {
+        let status = self.store.status().borrow().clone();
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let own = (self.name.as_str(), *self.standing.borrow());
+        let mut overview = overview::of(&status, &snapshot, self.cluster, own, self.simulated);
+        overview.elections = Some(overview::elections(self.store.timing()));
+        if let Some((view, plan)) = self.planner.look() {
+            overview::add_plan(&mut overview, &view, &plan, &snapshot);
+        } else {
+            let leader = status.leader.filter(|leader| *leader != self.own && !forwarded);
+            let asked = match leader {
+                Some(leader) => overview::ask(&mut overview, leader, &*self.links).await,
+                None => Err("it hears no majority of the voters".to_owned()),
+            };
+            overview.problem = asked.err().map(|because| match &overview.leader {
+                Some(leader) => format!("{leader} led when this node last heard of it, and does not answer: {because}"),
+                None => "nobody leads: writes stand still until most voters reach each other".to_owned(),
+            });
+        }
+        let because =
+            |error: serde_json::Error| Refusal::new(Reason::Internal, "no overview was made", error.to_string());
+        Ok(Document(serde_json::to_vec(&overview).map_err(because)?.into()))
     }
 
     async fn logs(&self, node: String, logs: Logs) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {

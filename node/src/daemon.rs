@@ -10,7 +10,6 @@ use std::{
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -41,6 +40,7 @@ use crate::{
     world::{SystemClock, SystemRandom},
 };
 
+mod pace;
 mod renewal;
 mod run;
 
@@ -53,13 +53,6 @@ const BRIDGE: &str = "quorate0";
 
 /// How much memory a simulated node says it has, in bytes.
 const SIMULATED_MEMORY: u64 = 16 << 30;
-
-/// Elections on a local network with ordinary disks, until they are measured: fails over in about a second and a half.
-pub const LAN: Timing = Timing {
-    heartbeat: Duration::from_millis(150),
-    election_min: Duration::from_millis(500),
-    election_max: Duration::from_millis(900),
-};
 
 /// What runs this node's containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +82,8 @@ pub struct Settings {
     pub pod_range: Ipv4Net,
     /// What cluster names end in, when a cluster is founded. Default `cluster.local`.
     pub zone: String,
-    /// How fast elections are.
-    pub timing: Timing,
+    /// How fast elections are; `None`: as disk and network allow.
+    pub timing: Option<Timing>,
     /// The local socket for root's commands on this machine.
     pub socket: PathBuf,
 }
@@ -118,7 +111,7 @@ pub async fn up(
 ) -> Result<(), Refusal> {
     let daemon = Daemon::prepare(settings)?;
     let record = match daemon.remembered()? {
-        Some(record) => record,
+        Some(record) => daemon.not_left(record)?,
         None => {
             daemon.engine_answers().await?;
             let (record, administrator) = daemon.found()?;
@@ -133,24 +126,26 @@ pub async fn up(
     run::run(daemon, record, shutdown).await
 }
 
-/// Joins the cluster of a token if this machine is in none, and runs its node until `shutdown` is cancelled.
+/// Joins the cluster of a token if this machine is in none, and runs its node until `shutdown` is cancelled. With `fresh` it joins
+/// whatever it was before: what it was is forgotten once it is admitted.
 ///
 /// # Errors
 /// One clear refusal: what, because, hint. Nothing was changed then, unless it says so.
-pub async fn join(settings: Settings, token: &str, shutdown: CancellationToken) -> Result<(), Refusal> {
+pub async fn join(settings: Settings, token: &str, fresh: bool, shutdown: CancellationToken) -> Result<(), Refusal> {
     let token: Token = token.parse().map_err(|error: quorate_proto::token::TokenError| {
         Refusal::new(Reason::BadRequest, registration::NOT_JOINED, error.to_string())
             .hint("copy the whole token as `quorate token create` printed it")
     })?;
     let daemon = Daemon::prepare(settings)?;
-    let record = match daemon.remembered()? {
+    let remembered = if fresh { None } else { daemon.remembered()? };
+    let record = match remembered {
         Some(record) => {
             daemon.check_same_cluster(&token)?;
-            record
+            daemon.not_left(record)?
         }
         None => {
             daemon.engine_answers().await?;
-            daemon.join(&token).await?
+            daemon.join(&token, fresh).await?
         }
     };
     run::run(daemon, record, shutdown).await
@@ -209,6 +204,19 @@ impl Daemon {
         self.home.record().map_err(|error| error.refusal(NOT_STARTED))
     }
 
+    /// A node that has left its cluster does not come back as what it was: its vote and its name are others'.
+    fn not_left(&self, record: Record) -> Result<Record, Refusal> {
+        if !record.left {
+            return Ok(record);
+        }
+        let because = format!("node {} has left cluster {}", record.name, record.cluster.cluster_id);
+        let hint = format!(
+            "to become a node again: `quorate join TOKEN --fresh`; to found another cluster, clear {} first",
+            self.settings.data.display()
+        );
+        Err(Refusal::new(Reason::Conflict, NOT_STARTED, because).hint(hint))
+    }
+
     /// A runtime for this node's pods; on a machine that is to become a member it must answer.
     async fn engine_answers(&self) -> Result<(), Refusal> {
         let probe = self.runtime(ClusterId(0), "", self.settings.pod_range);
@@ -259,7 +267,7 @@ impl Daemon {
         Ok((record, administrator))
     }
 
-    async fn join(&self, token: &Token) -> Result<Record, Refusal> {
+    async fn join(&self, token: &Token, fresh: bool) -> Result<Record, Refusal> {
         registration::check_name(&self.name)?;
         let build = env!("CARGO_PKG_VERSION");
         let (clock, random) = (Arc::clone(&self.clock), &*self.random);
@@ -275,7 +283,13 @@ impl Daemon {
             cluster: place.cluster,
             peers: grant.peers,
             founding: None,
+            measured: None,
+            pace: None,
+            left: false,
         };
+        if fresh {
+            self.home.forget().map_err(|error| error.refusal(NOT_STARTED))?;
+        }
         self.write_down(&grant.identity, &grant.cluster_key, &record)?;
         Ok(record)
     }
@@ -296,7 +310,7 @@ impl Daemon {
         }
         let because = format!("its data directory belongs to a node of cluster {}", identity.cluster);
         Err(Refusal::new(Reason::Conflict, registration::NOT_JOINED, because)
-            .hint("run `quorate up` to go on in that cluster, or choose another --data-dir"))
+            .hint("run `quorate up` to go on in that cluster, or add --fresh to join another as a new node"))
     }
 }
 

@@ -73,6 +73,9 @@ pub(crate) fn make(
         cluster: settings,
         peers: Vec::new(),
         founding: Some(secrets),
+        measured: None,
+        pace: None,
+        left: false,
     };
     Ok(Founding { identity, key, record, administrator })
 }

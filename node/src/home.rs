@@ -21,6 +21,7 @@ use std::{
 use ipnet::Ipv4Net;
 use quorate_mesh::{ClusterKey, join::Peer};
 use quorate_proto::refusal::{Reason, Refusal, chain};
+use quorate_raft::{Measured, Pace};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -47,6 +48,15 @@ pub(crate) struct Record {
     /// While the cluster is being founded: its sealed secrets, to be put into the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub founding: Option<Value>,
+    /// What the last run measured of disk and network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+    /// How fast elections were in the last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
+    /// Set once the node has left the cluster: it does not start again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// The data directory, locked.
@@ -67,7 +77,7 @@ pub(crate) enum HomeError {
     File {
         /// Which.
         path: PathBuf,
-        /// `read`, `written`, `made`.
+        /// `read`, `written`, `made`, `removed`.
         doing: &'static str,
         /// Why.
         #[source]
@@ -158,6 +168,25 @@ impl Home {
         }
     }
 
+    /// Forgets the node that lived here, its store included: what it was, it has left to others. The record goes first, so that a
+    /// directory that is half cleared is one of no node.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub(crate) fn forget(&self) -> Result<(), HomeError> {
+        let gone = |path: PathBuf, result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|source| HomeError::File { path, doing: "removed", source }),
+        };
+        for name in ["node.json", "identity.pem", "cluster.key"] {
+            let path = self.path.join(name);
+            let removed = fs::remove_file(&path);
+            gone(path, removed)?;
+        }
+        let (store, removed) = (self.store(), fs::remove_dir_all(self.store()));
+        gone(store, removed)
+    }
+
     /// Remembers it.
     ///
     /// # Errors
@@ -237,6 +266,9 @@ mod tests {
             },
             peers: Vec::new(),
             founding: None,
+            measured: None,
+            pace: None,
+            left: false,
         }
     }
 
@@ -255,6 +287,21 @@ mod tests {
         assert_eq!(home.cluster_key().unwrap().as_bytes(), &[7; 32]);
         let mode = |name| fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!([mode(""), mode("node.json"), mode("cluster.key")], [0o700, 0o600, 0o600]);
+    }
+
+    #[test]
+    fn a_node_that_is_forgotten_leaves_nothing_of_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        home.forget().unwrap();
+        home.remember(&record()).unwrap();
+        home.keep_cluster_key(&ClusterKey::from_bytes([7; 32])).unwrap();
+        fs::create_dir(home.store()).unwrap();
+        fs::write(home.store().join("CURRENT"), "old").unwrap();
+        home.forget().unwrap();
+        assert_eq!(home.record().unwrap(), None);
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["lock"]);
     }
 
     #[test]

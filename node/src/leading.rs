@@ -19,7 +19,7 @@ use quorate_raft::{Status, Store};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{heard::Heard, loops, loops::Nudge, loops::Snapshots, voters};
+use crate::{heard::Heard, loops, loops::Nudge, loops::Snapshots, voters::Planner};
 
 /// How long until a decision that could not be proposed is made anew.
 const RETRY: Duration = Duration::from_millis(500);
@@ -38,6 +38,8 @@ pub(crate) struct Leading {
     pub heard: Arc<Heard>,
     /// Is nudged when a node is heard again.
     pub returned: Nudge,
+    /// Plans who votes.
+    pub planner: Planner,
     /// The bounds of decisions.
     pub settings: Settings,
     /// Time.
@@ -57,7 +59,7 @@ impl Leading {
             let end = shutdown.child_token();
             let terms = TaskTracker::new();
             terms.spawn(self.clone().decide(end.clone()));
-            terms.spawn(voters::keep(self.store.clone(), self.snapshots.clone(), end.clone()));
+            terms.spawn(self.planner.clone().keep(end.clone()));
             terms.close();
             let lost = becomes(&mut status, false, &shutdown).await;
             end.cancel();

@@ -29,9 +29,11 @@ mod leading;
 mod loops;
 mod mesh_links;
 mod node_status;
+mod overview;
 mod replica;
 mod reporter;
 mod socket;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod tokens;

@@ -12,7 +12,7 @@ use quorate_dns::{Names, doq};
 use quorate_mesh::{Alpn, Handler, Mesh, Stream, Subject};
 use quorate_proto::{ids::NodeId, refusal::chain};
 use quorate_raft::Store;
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -126,6 +126,25 @@ pub(crate) async fn keep_addresses(mesh: Mesh, mut snapshots: Snapshots, shutdow
             mesh.forget(*node);
         }
         known = next;
+    }
+}
+
+/// Tells whether every peer that answers refuses this node, as one that is no member.
+pub(crate) async fn keep_refused(mesh: Mesh, refused: watch::Sender<bool>, shutdown: CancellationToken) {
+    let (mut by, mut peers) = (mesh.refused_by(), mesh.peers());
+    loop {
+        let any_up = peers.borrow_and_update().values().any(|peer| peer.is_up);
+        let all = !by.borrow_and_update().is_empty() && !any_up;
+        refused.send_if_modified(|refused| std::mem::replace(refused, all) != all);
+        let changes = async {
+            tokio::select! {
+                changed = by.changed() => changed.is_ok(),
+                changed = peers.changed() => changed.is_ok(),
+            }
+        };
+        if shutdown.run_until_cancelled(changes).await != Some(true) {
+            return;
+        }
     }
 }
 

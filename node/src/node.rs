@@ -14,6 +14,7 @@ use quorate_dns::{Names, Settings as NameSettings};
 use quorate_proto::{
     ids::NodeId,
     kinds::NODES,
+    overview::Standing,
     refusal::chain,
     snapshot::Snapshot,
     world::{Clock, Random},
@@ -38,6 +39,8 @@ use crate::{
     secrets::Vault,
     serve::Services,
     settings::ClusterSettings,
+    standing,
+    voters::Planner,
 };
 
 /// Who a node is.
@@ -98,6 +101,10 @@ pub struct Node {
     pub snapshots: Snapshots,
     /// What gates joins.
     pub agreed: Agreed,
+    /// What this node is to its cluster.
+    pub standing: watch::Receiver<Standing>,
+    /// Is told whether all peers that answer refuse this node, as one that is no member.
+    pub refused: watch::Sender<bool>,
 }
 
 impl Node {
@@ -117,6 +124,12 @@ impl Node {
             }
         });
 
+        let (sender, standing) = watch::channel(Standing::Member);
+        let (refused, refusals) = watch::channel(false);
+        tasks.spawn(standing::keep(own.node, snapshots.clone(), refusals, sender, shutdown.clone()));
+        let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
+        let planner = Planner::new(store.clone(), snapshots.clone(), clock, random);
+
         let returned = Nudge::new();
         let heard = Arc::new(Heard::new(returned.clone()));
         let agreed = Agreed::new(store.clone(), snapshots.clone());
@@ -133,6 +146,8 @@ impl Node {
             heard: Arc::clone(&heard),
             links: Arc::clone(links),
             vault: vault.clone(),
+            planner: planner.clone(),
+            standing: standing.clone(),
             agent: Arc::clone(&agent),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
@@ -158,6 +173,7 @@ impl Node {
             snapshots: snapshots.clone(),
             heard: Arc::clone(&heard),
             returned,
+            planner,
             settings: parts.decisions,
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
@@ -186,7 +202,7 @@ impl Node {
 
         let running = Running { runtime: Arc::clone(runtime), reporter, agent, tasks: tasks.clone() };
         tasks.spawn(running.pods(parts, snapshots.clone(), shutdown.clone()));
-        Ok(Self { services, snapshots, agreed })
+        Ok(Self { services, snapshots, agreed, standing, refused })
     }
 }
 

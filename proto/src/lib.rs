@@ -13,6 +13,7 @@ pub mod kinds;
 pub mod lease;
 pub mod manifest;
 pub mod object;
+pub mod overview;
 pub mod patch;
 pub mod quantity;
 pub mod query;

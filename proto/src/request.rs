@@ -128,6 +128,18 @@ pub enum Request {
     },
     /// Where nodes can be asked. Answer: `Endpoints`.
     Endpoints,
+    /// The cluster at a glance. Passed on once, to the leader, for what only that one knows. Answer: `Overview`.
+    Overview {
+        /// Set by the node that passes the request on, so that it is passed on once.
+        forwarded: bool,
+    },
+    /// Has a node leave the cluster: it stops voting, its pods end, its object goes, its daemon stops. Answer: `Changed`, at once.
+    Leave {
+        /// Retries carry the same.
+        request: RequestId,
+        /// The node's name.
+        node: String,
+    },
 }
 
 /// An object, by kind and name.
@@ -282,6 +294,8 @@ pub enum Answer {
     Bookmark(Revision),
     /// Where nodes of the cluster can be asked, `host:port`: those of [`MAX_ENDPOINTS`] of them at most.
     Endpoints(Vec<String>),
+    /// The cluster at a glance: a [`crate::overview::Overview`] as JSON.
+    Overview(Document),
 }
 
 /// The most endpoints that are told: enough that one of them answers, whatever becomes of the others.

@@ -21,7 +21,7 @@ show nodes
 ----
 error: node/n2 was not deleted
   because: the node is Ready: it would run on without being known
-  hint: stop the daemon on it first, then delete the node
+  hint: to have it leave: `quorate leave n2`; if it is gone for good, stop its daemon first
 web/1   n1  Ready
 web/2   n2  Ready
 web/4   n1  Ready

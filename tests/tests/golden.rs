@@ -383,6 +383,8 @@ fn requests() -> Vec<(&'static str, Request)> {
             Request::WatchFrom { selection: selection(Read::Linearizable, Shape::Table), after: Some(Revision(42)) },
         ),
         ("endpoints", Request::Endpoints),
+        ("overview", Request::Overview { forwarded: true }),
+        ("leave", Request::Leave { request, node: "n2".into() }),
     ]
 }
 
@@ -466,6 +468,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("tokens", Answer::Tokens(vec![token])),
         ("bookmark", Answer::Bookmark(Revision(42))),
         ("endpoints", Answer::Endpoints(vec!["10.99.0.1:7443".into()])),
+        ("overview", Answer::Overview(document("{}"))),
     ]
 }
 

@@ -4,24 +4,22 @@ use std::sync::Arc;
 
 use clap::{CommandFactory as _, Parser as _};
 use quorate_proto::{
-    ids::{ClusterId, NodeId},
     refusal::{Reason, Refusal},
-    request::{Answer, ChangeKind, ClusterStatus, EventKind, Member, Request, TokenInfo},
-    txn::Revision,
+    request::{Answer, ChangeKind, EventKind, Request, TokenInfo},
 };
 use serde_json::{Value, json};
 
-use super::{apply, cordon, delete, describe, events, get, logs, scale, status, token};
+use super::{apply, cordon, delete, describe, events, get, leave, logs, scale, status, token};
 use crate::{
-    args::{Arguments, Verb},
+    args::{Arguments, Cluster, Verb},
     client::tests::Recorded,
     session::tests::{document, not_found, objects, run as run_in, table},
 };
 
-type Answers = Vec<Result<Vec<Answer>, Refusal>>;
+pub(super) type Answers = Vec<Result<Vec<Answer>, Refusal>>;
 
 /// What a command line prints, given what it reads from standard input and what the cluster answers.
-async fn typed(line: &str, stdin: &str, answers: Answers) -> String {
+pub(super) async fn typed(line: &str, stdin: &str, answers: Answers) -> String {
     asked(&Recorded::new(answers), line, stdin).await
 }
 
@@ -40,7 +38,8 @@ async fn asked(recorded: &Arc<Recorded>, line: &str, stdin: &str) -> String {
             Verb::Describe(arguments) => describe::run(session, arguments).await,
             Verb::Cordon(nodes) => cordon::cordon(session, nodes).await,
             Verb::Uncordon(nodes) => cordon::uncordon(session, nodes).await,
-            Verb::Status => status::run(session).await,
+            Verb::Status { output } | Verb::Cluster(Cluster::Status { output }) => status::run(session, output).await,
+            Verb::Leave(arguments) => leave::run(session, arguments).await,
             Verb::Token(arguments) => token::run(session, arguments).await,
             _ => panic!("another verb"),
         }
@@ -233,25 +232,10 @@ async fn events_are_shown_oldest_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_shows_members_and_tokens_are_shown_once() {
-    let member =
-        |id: u64, name: Option<&str>| Member { id: NodeId::from(id), name: name.map(str::to_owned), voter: id < 3 };
-    let status = |leader: Option<u64>| {
-        Ok(vec![Answer::Status(ClusterStatus {
-            cluster: ClusterId::from(7),
-            node: NodeId::from(1),
-            node_name: "n1".to_owned(),
-            leader: leader.map(NodeId::from),
-            revision: Revision(42),
-            simulated: leader.is_none(),
-            members: vec![member(1, Some("n1")), member(2, Some("n2")), member(3, None)],
-        })])
-    };
+async fn tokens_are_shown_once() {
     let tokens = vec![TokenInfo { id: "k3v9".to_owned(), uses_left: 2, expires: "2027-01-01T13:00:00Z".to_owned() }];
     insta::assert_snapshot!(
         [
-            typed("quorate status", "", vec![status(Some(2))]).await,
-            typed("quorate status", "", vec![status(None)]).await,
             typed(
                 "quorate token create --uses 2",
                 "",

@@ -42,7 +42,7 @@ pub(crate) fn up(global: &Global, arguments: Up) -> Result<(), Failure> {
 pub(crate) fn join(arguments: Join) -> Result<(), Failure> {
     log(&arguments.node.log)?;
     let settings = settings(arguments.node)?;
-    run(async |shutdown| daemon::join(settings, &arguments.token, shutdown).await)
+    run(async |shutdown| daemon::join(settings, &arguments.token, arguments.fresh, shutdown).await)
 }
 
 /// Sends what the daemon logs to stderr.
@@ -71,7 +71,7 @@ fn settings(node: Node) -> Result<Settings, Failure> {
         service_range: crate::args::SERVICES,
         pod_range: crate::args::PODS,
         zone: ZONE.to_owned(),
-        timing: daemon::LAN,
+        timing: None,
         socket,
     })
 }

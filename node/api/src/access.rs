@@ -32,13 +32,15 @@ pub(crate) fn check(
         | Request::WatchFrom { .. }
         | Request::Logs(_)
         | Request::Status
-        | Request::Endpoints => Ok(()),
+        | Request::Endpoints
+        | Request::Overview { .. } => Ok(()),
         Request::Apply { .. }
         | Request::Create { .. }
         | Request::Replace { .. }
         | Request::Patch { .. }
         | Request::Delete { .. }
         | Request::Scale { .. }
+        | Request::Leave { .. }
         | Request::CreateToken { .. }
         | Request::ListTokens
         | Request::RevokeToken { .. } => only_users(caller),
@@ -55,7 +57,7 @@ pub(crate) fn kind_allows(verb: Verb, kind: &Kind, subject: &Subject) -> Result<
     let changes = match verb {
         Verb::Read => return Ok(()),
         Verb::Apply | Verb::Create => false, // whether there is anything to apply to is not known yet
-        Verb::Replace | Verb::Patch | Verb::Delete | Verb::Scale => true,
+        Verb::Replace | Verb::Patch | Verb::Delete | Verb::Scale | Verb::Leave => true,
     };
     match (kind.access, changes) {
         (Access::Full, _) | (Access::Adopted, true) => Ok(()),

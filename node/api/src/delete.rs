@@ -19,7 +19,7 @@ use quorate_proto::{
 use serde_json::Value;
 
 use crate::{
-    addresses,
+    addresses, leave,
     message::{Subject, Verb},
     pipeline::{self, Moment, Plan},
 };
@@ -43,7 +43,8 @@ pub(crate) fn plan(
     if kind == &NAMESPACES {
         return Ok(ending(stored, moment.wall, true));
     }
-    if !object.finalizers().is_empty() {
+    // A node that was asked to leave and died meanwhile ends nothing in order any more.
+    if !object.finalizers().is_empty() && !leave::is_asked(kind, object) {
         return Ok(ending(stored, moment.wall, false));
     }
     let txn = addresses::release(object, snapshot, Txn::new()).remove(stored.key.clone(), stored.modified);
@@ -78,9 +79,10 @@ fn may_go(kind: &Kind, subject: &Subject, object: &Object) -> Result<(), Refusal
     }
     if kind == &NODES && object.is_true("Ready") {
         let because = "the node is Ready: it would run on without being known";
-        return Err(subject
-            .refuse(Reason::Conflict, because)
-            .hint("stop the daemon on it first, then delete the node"));
+        return Err(subject.refuse(Reason::Conflict, because).hint(format!(
+            "to have it leave: `quorate leave {}`; if it is gone for good, stop its daemon first",
+            object.name()
+        )));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod cell;
 mod decode;
 mod default;
 mod delete;
+pub mod leave;
 mod list;
 mod logs;
 mod message;

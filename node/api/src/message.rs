@@ -19,6 +19,7 @@ pub(crate) enum Verb {
     Patch,
     Delete,
     Scale,
+    Leave,
     Read,
 }
 
@@ -31,6 +32,7 @@ impl Verb {
             Self::Patch => "patched",
             Self::Delete => "deleted",
             Self::Scale => "scaled",
+            Self::Leave => "asked to leave",
             Self::Read => "read",
         }
     }

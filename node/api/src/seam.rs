@@ -13,7 +13,7 @@ use quorate_proto::{
     refusal::Refusal,
     request::{ClusterStatus, Logs, Read, TokenInfo},
     snapshot::Snapshot,
-    txn::{Change, Outcome, Revision, Txn, Versioned},
+    txn::{Change, Document, Outcome, Revision, Txn, Versioned},
 };
 
 /// The changes of one revision after the other.
@@ -58,6 +58,13 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Where nodes can be asked, as this node knows: `host:port`, those of [`quorate_proto::request::MAX_ENDPOINTS`] nodes at most.
     fn endpoints(&self) -> Vec<String>;
+
+    /// The cluster at a glance: a [`quorate_proto::overview::Overview`] as JSON, with what the leader knows if it can be asked. If
+    /// `forwarded` is set, this node was asked by another, and asks nobody else.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    async fn overview(&self, forwarded: bool) -> Result<Document, Refusal>;
 
     /// What a pod wrote, from the node of this name, which runs it. The pod and its container exist; `logs.container` is filled in.
     /// If `logs.forwarded` is set, this node must be the one: it is not passed on again.

@@ -324,6 +324,10 @@ impl Cluster for Alone {
         vec!["10.99.0.1:7443".to_owned(), "10.99.0.2:7443".to_owned()]
     }
 
+    async fn overview(&self, _forwarded: bool) -> Result<Document, Refusal> {
+        Err(Refusal::new(Reason::Unavailable, "no overview", "nobody is here"))
+    }
+
     async fn logs(&self, node: String, logs: Logs) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {
         let line = format!("{node} {} {}\n", logs.container.unwrap_or_default(), logs.forwarded);
         let lines = vec![Ok(Bytes::from(line)), Ok(Bytes::from(vec![b'x'; 100_000]))];

@@ -24,7 +24,7 @@ use quorate_proto::{
 };
 
 use crate::{
-    access, delete, list, logs,
+    access, delete, leave, list, logs,
     message::Verb,
     pipeline::{self, Moment, Plan},
     report::{self, Reporter},
@@ -142,9 +142,18 @@ impl Shared {
                     };
                     self.change(request, false, decide).await
                 }
+                Request::Leave { request, node } => {
+                    let decide = move |snapshot: &Snapshot, moment: &Moment<'_>| leave::plan(&node, snapshot, moment);
+                    self.change(request, false, decide).await
+                }
                 Request::Logs(logs) => self.logs(&caller, logs).await,
                 Request::Status => Ok(one(Answer::Status(self.cluster.status().await?))),
                 Request::Endpoints => Ok(one(Answer::Endpoints(self.cluster.endpoints()))),
+                Request::Overview { forwarded } => {
+                    // Only a node can have passed it on.
+                    let forwarded = forwarded && matches!(caller, Caller::Node { .. });
+                    Ok(one(Answer::Overview(self.cluster.overview(forwarded).await?)))
+                }
                 Request::CreateToken { request, lifetime_seconds, uses } => {
                     let lifetime = std::time::Duration::from_secs(lifetime_seconds);
                     Ok(one(Answer::Token(self.cluster.create_token(request, lifetime, uses).await?)))

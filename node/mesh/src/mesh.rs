@@ -6,7 +6,7 @@
 //! Invariant: what is between two nodes is keyed by (node id, purpose), never by an address; a connection counts only after both hellos.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -122,6 +122,8 @@ struct Inner {
     shutdown: CancellationToken,
     table: Mutex<Table>,
     peers: watch::Sender<Peers>,
+    /// The peers that said, when they last answered, that this node is no member.
+    refused_by: watch::Sender<BTreeSet<NodeId>>,
 }
 
 #[derive(Default)]
@@ -206,6 +208,7 @@ impl Mesh {
             shutdown: shutdown.clone(),
             table: Mutex::new(Table { own_addresses: config.addresses, ..Table::default() }),
             peers: watch::Sender::default(),
+            refused_by: watch::Sender::default(),
         });
         let door = Arc::new(Door {
             acceptor: handlers.admission.clone().map(|admission| Acceptor::new(admission, clock)),
@@ -315,6 +318,12 @@ impl Mesh {
         self.0.port.replace_identity(identity)
     }
 
+    /// The peers that say that this node is no member of the cluster, or not any more: as each last answered.
+    #[must_use]
+    pub fn refused_by(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.0.refused_by.subscribe()
+    }
+
     /// What is known of all peers, as it changes.
     #[must_use]
     pub fn peers(&self) -> watch::Receiver<Peers> {
@@ -325,6 +334,11 @@ impl Mesh {
 impl Inner {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer took this node for a member, or refused it as one that is none.
+    fn judged(&self, peer: NodeId, member: bool) {
+        self.refused_by.send_if_modified(|by| if member { by.remove(&peer) } else { by.insert(peer) });
     }
 
     /// Shows in [`Mesh::peers`] what the table says of a peer now, and what `change` adds.

@@ -9,14 +9,15 @@ use quorate_mesh::{Handlers, Identity, LinkClass, Mesh};
 use quorate_proto::{
     ids::NodeId,
     kinds::NODES,
+    overview::Standing,
     refusal::{Reason, Refusal, chain},
     txn::Outcome,
 };
-use quorate_raft::{Config as StoreConfig, Storage, Store};
-use tokio::sync::SetOnce;
+use quorate_raft::{Config as StoreConfig, Storage, Store, Timing};
+use tokio::sync::{SetOnce, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Daemon, Engine, NOT_STARTED, not_started, renewal::Renewal};
+use super::{Daemon, Engine, NOT_STARTED, not_started, pace, renewal::Renewal};
 use crate::{
     addresses,
     admission::{Gate, LateGate},
@@ -33,9 +34,14 @@ use crate::{
 /// How long the parts may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How long a node that has left still answers on this machine.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Runs the node until `shutdown` is cancelled or it cannot go on.
 pub(super) async fn run(daemon: Daemon, mut record: Record, shutdown: CancellationToken) -> Result<(), Refusal> {
     record.incarnation += 1;
+    let pace = pace::choose(&mut record, daemon.home.path(), &*daemon.clock);
+    let timing = daemon.settings.timing.unwrap_or_else(|| pace.timing());
     daemon.home.remember(&record).map_err(|error| error.refusal(NOT_STARTED))?;
     let identity = Identity::load(daemon.home.path()).map_err(|error| not_started(&error))?;
     let key = daemon.home.cluster_key().map_err(|error| error.refusal(NOT_STARTED))?;
@@ -43,13 +49,17 @@ pub(super) async fn run(daemon: Daemon, mut record: Record, shutdown: Cancellati
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let ending = Ending { tasks: tasks.clone(), stop: stop.clone() };
-    let started = start(&daemon, &mut record, identity, vault, &tasks, &stop).await;
+    let started = start(&daemon, &mut record, timing, identity, vault, &tasks, &stop).await;
     let result = match started {
-        Ok(store) => {
+        Ok((store, mut standing)) => {
             tracing::info!(node = record.name, cluster = %record.cluster.cluster_id, "the node is up");
             let mut status = store.status();
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => Ok(()),
+                () = left(&mut standing) => {
+                    record.left = true;
+                    daemon.home.remember(&record).map_err(|error| error.refusal("that this node has left was not written down"))
+                }
                 () = stop.cancelled() => Err(gave_up("a part of the node failed; its log says which")),
                 failed = status.wait_for(|status| status.fault.is_some()) => Err(gave_up(
                     &failed.ok().and_then(|status| status.fault.clone()).unwrap_or_else(|| "the store ended".to_owned()),
@@ -57,12 +67,33 @@ pub(super) async fn run(daemon: Daemon, mut record: Record, shutdown: Cancellati
             };
             tracing::info!("the node stops; its containers go on");
             store.shutdown().await;
+            remember_measured(&daemon, &mut record, &store);
             outcome
         }
         Err(refusal) => Err(refusal),
     };
     ending.wait().await;
     result
+}
+
+/// Keeps what this run measured for the next one, which may go on without it.
+fn remember_measured(daemon: &Daemon, record: &mut Record, store: &Store) {
+    let (sync, round_trip) = store.measured();
+    let measured = record.measured.unwrap_or_default().renewed(sync, round_trip);
+    if record.measured.replace(measured) != Some(measured)
+        && let Err(error) = daemon.home.remember(record)
+    {
+        tracing::warn!(error = %chain(&error), "what was measured of disk and network was not kept");
+    }
+}
+
+/// Waits until the node has left its cluster, and for a moment more, in which it can still say so.
+async fn left(standing: &mut watch::Receiver<Standing>) {
+    match standing.wait_for(|standing| *standing == Standing::Left).await {
+        Ok(_) => tokio::time::sleep(FAREWELL).await,
+        // Whoever told the standing has ended with the rest of the node.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn gave_up(because: &str) -> Refusal {
@@ -97,11 +128,12 @@ struct Later {
 async fn start(
     daemon: &Daemon,
     record: &mut Record,
+    timing: Timing,
     identity: Identity,
     vault: Vault,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<Store, Refusal> {
+) -> Result<(Store, watch::Receiver<Standing>), Refusal> {
     let simulated = daemon.settings.engine == Engine::Simulated;
     let (node, later) = (identity.node, Later::default());
     let listener = socket::bind(&daemon.settings.socket).map_err(|error| {
@@ -114,7 +146,7 @@ async fn start(
 
     let links = Arc::new(MeshLinks::new(Arc::clone(&later.mesh)));
     let store = Store::open(
-        StoreConfig::new(record.cluster.cluster_id, node, daemon.settings.timing),
+        StoreConfig::new(record.cluster.cluster_id, node, timing),
         Storage::Disk(daemon.home.store()),
         Arc::new(RaftNetwork::new(Arc::clone(&links) as _)),
         Arc::clone(&daemon.random),
@@ -152,9 +184,11 @@ async fn start(
         random: Arc::clone(&daemon.random),
     };
     tasks.spawn(renewal.keep(stop.clone()));
+    tasks.spawn(mesh_links::keep_refused(mesh.clone(), running.refused.clone(), stop.clone()));
     tasks.spawn(mesh_links::greet(mesh.clone(), store.clone(), running.snapshots.clone(), stop.clone()));
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
+    let standing = running.standing;
     let gate = Gate::new(running.agreed, vault, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
     let set = [
         later.snapshots.set(running.snapshots).is_ok(),
@@ -162,7 +196,7 @@ async fn start(
         later.gate.set(gate).is_ok(),
     ];
     debug_assert!(set.iter().all(|set| *set), "each is set here only, once");
-    Ok(store)
+    Ok((store, standing))
 }
 
 /// Makes service addresses local to this machine, and answers names on one of them; a simulated node answers over QUIC only.

@@ -29,7 +29,9 @@ fn requests() -> Vec<Request> {
         | Request::ListTokens
         | Request::RevokeToken { .. }
         | Request::Heartbeat { .. }
-        | Request::Report { .. } => (),
+        | Request::Report { .. }
+        | Request::Overview { .. }
+        | Request::Leave { .. } => (),
     };
     let request = RequestId(1);
     let reference = Reference { kind: "pods".into(), namespace: None, name: "p".into() };
@@ -72,6 +74,8 @@ fn requests() -> Vec<Request> {
         Request::RevokeToken { request, id: "t".into() },
         Request::Heartbeat { incarnation: 1 },
         Request::Report { request, facts: Vec::new() },
+        Request::Overview { forwarded: false },
+        Request::Leave { request, node: "n1".into() },
     ];
     all.iter().for_each(named);
     all
@@ -92,20 +96,21 @@ fn every_request_is_decided_for_users_and_for_nodes() {
     };
     assert_eq!(
         allowed(&user()),
-        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken"
+        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken Overview Leave"
     );
-    assert_eq!(allowed(&caller(1)), "Get List Watch WatchFrom Endpoints Logs Status Heartbeat Report");
+    assert_eq!(allowed(&caller(1)), "Get List Watch WatchFrom Endpoints Logs Status Heartbeat Report Overview");
 }
 
 #[test]
 fn every_kind_is_decided_for_every_verb() {
-    let verbs = [Verb::Read, Verb::Apply, Verb::Create, Verb::Replace, Verb::Patch, Verb::Delete, Verb::Scale];
+    let verbs =
+        [Verb::Read, Verb::Apply, Verb::Create, Verb::Replace, Verb::Patch, Verb::Delete, Verb::Scale, Verb::Leave];
     for kind in quorate_proto::kinds::KINDS {
         let subject = Subject::new(Verb::Read, kind, "x");
         let allowed: Vec<_> = verbs.into_iter().filter(|verb| kind_allows(*verb, kind, &subject).is_ok()).collect();
         let expected = match kind.access {
             Access::Full => verbs.to_vec(),
-            Access::Adopted => vec![Verb::Read, Verb::Replace, Verb::Patch, Verb::Delete, Verb::Scale],
+            Access::Adopted => vec![Verb::Read, Verb::Replace, Verb::Patch, Verb::Delete, Verb::Scale, Verb::Leave],
             Access::Observed | Access::Internal => vec![Verb::Read],
         };
         assert_eq!(allowed, expected, "{}", kind.plural);

@@ -174,6 +174,9 @@ impl Inner {
                     Ok(Ok(link)) => return Ok(link),
                     failed => {
                         let reason = connection.close_reason();
+                        if reason.as_ref().is_some_and(|reason| Close::NotMember.is(reason)) {
+                            self.judged(to, false);
+                        }
                         Close::Protocol.close(&connection);
                         match (reason, failed) {
                             (Some(reason), _) => because(&reason),
@@ -277,6 +280,7 @@ impl Inner {
     /// Keeps the better of a new connection and the one there is; lets the other run out.
     fn keep(self: &Arc<Self>, link: Link) {
         let link = Arc::new(link);
+        self.judged(link.peer, true);
         if !self.members.is_member(link.peer) {
             Close::NotMember.close(&link.connection);
             self.set(link.peer, link.alpn, |state| matches!(state, State::Searching).then_some(State::Idle));
@@ -336,7 +340,9 @@ impl Inner {
         }
         tracing::debug!(peer = %link.peer, alpn = %link.alpn, because = reason.as_ref().map(because), "lost");
         self.show(link.peer, |_| {});
-        if reason.is_none_or(|reason| !Close::NotMember.is(&reason)) {
+        if reason.is_some_and(|reason| Close::NotMember.is(&reason)) {
+            self.judged(link.peer, false);
+        } else {
             self.search(link.peer, link.alpn);
         }
     }

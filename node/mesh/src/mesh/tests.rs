@@ -196,6 +196,8 @@ async fn a_removed_node_is_cut_off_and_stays_out() {
     n2.mesh.introduce(n1.id(), vec![n1.address()]);
     let mut stream = within(n2.mesh.open(n1.id(), Alpn::Peer)).await.unwrap();
     within(ask(&mut stream, "hi")).await.unwrap();
+    let mut refused_by = n2.mesh.refused_by();
+    assert!(refused_by.borrow_and_update().is_empty());
     removed.store(true, Ordering::SeqCst);
     n1.mesh.forget(n2.id());
     assert!(within(ask(&mut stream, "hi")).await.is_err(), "its streams are cut");
@@ -211,6 +213,15 @@ async fn a_removed_node_is_cut_off_and_stays_out() {
     .await;
     assert!(error.to_string().contains("is not a member of this cluster, or not any more"), "{error}");
     assert!(n1.mesh.peers().borrow().get(&n2.id()).is_none());
+    assert!(refused_by.borrow_and_update().contains(&n1.id()), "it knows that it was removed");
+    removed.store(false, Ordering::SeqCst);
+    within(async {
+        while n2.mesh.open(n1.id(), Alpn::Peer).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(within(refused_by.wait_for(|by| by.is_empty())).await.is_ok(), "and when it is a member again");
 }
 
 #[tokio::test]
