@@ -119,6 +119,21 @@ pub(crate) fn unescape(name: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Reads a key of `kv_hist`: the user key, and the revision.
+pub(crate) fn history_of(key: &[u8]) -> Option<(Vec<u8>, Revision)> {
+    let (escaped, revision) = key.split_last_chunk::<8>()?;
+    let escaped = escaped.strip_suffix(&[0, 0])?;
+    let mut name = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.iter();
+    while let Some(byte) = bytes.next() {
+        name.push(*byte);
+        if *byte == 0 && bytes.next() != Some(&0xff) {
+            return None;
+        }
+    }
+    Some((name, Revision(!u64::from_be_bytes(*revision))))
+}
+
 /// A key of `kv_rev`.
 pub(crate) fn revision_key(revision: Revision, operation: u32) -> Vec<u8> {
     let mut bytes = revision.0.to_be_bytes().to_vec();
@@ -186,6 +201,16 @@ mod tests {
             let (name, revision) = version_of(&stored).unwrap();
             assert_eq!((unescape(name), revision), (key.as_bytes().to_vec(), Revision(300)));
         }
+    }
+
+    #[test]
+    fn a_key_of_the_history_is_read_back() {
+        for name in ["/a", "/a\0b", "\0"] {
+            let read = history_of(&history_key(name, Revision(7)));
+            assert_eq!(read, Some((name.as_bytes().to_vec(), Revision(7))), "{name:?}");
+        }
+        assert_eq!(history_of(b"short"), None);
+        assert_eq!(history_of(&[b'a', 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None, "an escape that is none");
     }
 
     #[test]

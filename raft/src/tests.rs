@@ -2,7 +2,9 @@
 
 mod cluster;
 mod damage;
+mod disk;
 mod fixture;
 mod leases;
+mod mutation;
 mod ranges;
 mod suite;

@@ -52,7 +52,7 @@ pub(super) async fn run(daemon: Daemon, mut record: Record, shutdown: Cancellati
                 () = shutdown.cancelled() => Ok(()),
                 () = stop.cancelled() => Err(gave_up("a part of the node failed; its log says which")),
                 failed = status.wait_for(|status| status.fault.is_some()) => Err(gave_up(
-                    &failed.ok().and_then(|status| status.fault.clone()).unwrap_or_else(|| "the store ended".to_owned()),
+                    &failed.ok().and_then(|status| status.fault.clone()).map_or_else(|| "the store ended".to_owned(), |fault| fault.to_string()),
                 )),
             };
             tracing::info!("the node stops; its containers go on");

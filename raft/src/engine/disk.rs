@@ -7,7 +7,7 @@
 use std::{
     io,
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, Weak},
 };
 
@@ -30,6 +30,7 @@ const INSTALL_BATCH: usize = 1 << 20;
 
 /// A store's rows on disk.
 pub(crate) struct Disk {
+    directory: PathBuf,
     open: RwLock<Option<Arc<Open>>>,
     watch: Weak<Open>,
 }
@@ -66,7 +67,7 @@ impl Disk {
         let open = Open { db, cache, generation: RwLock::new(0) };
         open.settle(&names)?;
         let open = Arc::new(open);
-        Ok(Self { watch: Arc::downgrade(&open), open: RwLock::new(Some(open)) })
+        Ok(Self { directory: directory.to_owned(), watch: Arc::downgrade(&open), open: RwLock::new(Some(open)) })
     }
 
     fn get(&self) -> io::Result<Arc<Open>> {
@@ -187,6 +188,11 @@ impl Engine for Disk {
         Ok(())
     }
 
+    fn free(&self) -> io::Result<u64> {
+        let disk = nix::sys::statvfs::statvfs(&self.directory)?;
+        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    }
+
     fn close(&self) {
         let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open) = open {
@@ -204,12 +210,6 @@ struct DiskView<'a> {
     families: Vec<Arc<BoundColumnFamily<'a>>>,
 }
 
-impl DiskView<'_> {
-    fn family(&self, column: Column) -> &Arc<BoundColumnFamily<'_>> {
-        &self.families[usize::from(column.number())]
-    }
-}
-
 impl View for DiskView<'_> {
     fn get(&self, column: Column, key: &[u8]) -> io::Result<Option<Bytes>> {
         Ok(self.snapshot.get_cf(self.family(column), key).map_err(io_error)?.map(Bytes::from))
@@ -220,6 +220,23 @@ impl View for DiskView<'_> {
         if let Some(to) = to {
             options.set_iterate_upper_bound(to);
         }
+        self.rows(column, from, options, each)
+    }
+
+    fn sweep(&self, column: Column, each: &mut Each<'_>) -> io::Result<()> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        self.rows(column, &[], options, each)
+    }
+}
+
+impl DiskView<'_> {
+    fn family(&self, column: Column) -> &Arc<BoundColumnFamily<'_>> {
+        &self.families[usize::from(column.number())]
+    }
+
+    fn rows(&self, column: Column, from: &[u8], options: ReadOptions, each: &mut Each<'_>) -> io::Result<()> {
         let mut rows = self.snapshot.raw_iterator_cf_opt(self.family(column), options);
         rows.seek(from);
         while let (Some(key), Some(value)) = (rows.key(), rows.value()) {
@@ -295,6 +312,8 @@ fn io_error(error: rocksdb::Error) -> io::Error {
     let kind = match error.kind() {
         ErrorKind::Corruption => io::ErrorKind::InvalidData,
         ErrorKind::IOError if error.to_string().contains("No space left") => io::ErrorKind::StorageFull,
+        // RocksDB deletes its own files only when it needs them no more: one that it misses was lost.
+        ErrorKind::IOError if error.to_string().contains("No such file") => io::ErrorKind::InvalidData,
         ErrorKind::ShutdownInProgress => io::ErrorKind::NotConnected,
         _ => io::ErrorKind::Other,
     };
