@@ -29,6 +29,7 @@ mod leading;
 mod loops;
 mod mesh_links;
 mod node_status;
+mod replacement;
 mod replica;
 mod reporter;
 mod socket;
