@@ -41,6 +41,7 @@ use crate::{
     world::{SystemClock, SystemRandom},
 };
 
+mod fenced;
 mod renewal;
 mod run;
 
@@ -275,6 +276,7 @@ impl Daemon {
             cluster: place.cluster,
             peers: grant.peers,
             founding: None,
+            has_store: false,
         };
         self.write_down(&grant.identity, &grant.cluster_key, &record)?;
         Ok(record)

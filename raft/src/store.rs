@@ -241,6 +241,12 @@ impl Store {
         }
     }
 
+    /// Why this store takes no part any more, if it was fenced. [`Status::fault`] follows, and knows of more.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.inner.fence.fault()
+    }
+
     /// Takes no part any more, because of this: nothing is read, written, voted or answered from now on. See [`Status::fault`].
     pub fn fence(&self, fault: Fault) {
         self.inner.fence.raise(fault);

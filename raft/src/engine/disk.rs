@@ -32,7 +32,7 @@ const INSTALL_BATCH: usize = 1 << 20;
 pub(crate) struct Disk {
     directory: PathBuf,
     open: RwLock<Option<Arc<Open>>>,
-    watch: Weak<Open>,
+    held: Weak<()>,
 }
 
 struct Open {
@@ -40,6 +40,8 @@ struct Open {
     cache: Cache,
     /// Locked for writing while a snapshot becomes the state.
     generation: RwLock<u64>,
+    /// Dropped last, when the database is closed: whoever drops it may be another thread than the one that waits for that.
+    held: Arc<()>,
 }
 
 /// Whether a directory holds a database.
@@ -64,10 +66,10 @@ impl Disk {
         names.dedup();
         let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = Db::open_cf_descriptors(&options, directory, families).map_err(io_error)?;
-        let open = Open { db, cache, generation: RwLock::new(0) };
+        let open = Open { db, cache, generation: RwLock::new(0), held: Arc::default() };
         open.settle(&names)?;
-        let open = Arc::new(open);
-        Ok(Self { directory: directory.to_owned(), watch: Arc::downgrade(&open), open: RwLock::new(Some(open)) })
+        let held = Arc::downgrade(&open.held);
+        Ok(Self { directory: directory.to_owned(), held, open: RwLock::new(Some(Arc::new(open))) })
     }
 
     fn get(&self) -> io::Result<Arc<Open>> {
@@ -201,7 +203,7 @@ impl Engine for Disk {
     }
 
     fn closed(&self) -> bool {
-        self.watch.strong_count() == 0
+        self.held.strong_count() == 0
     }
 }
 
