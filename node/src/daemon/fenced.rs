@@ -42,22 +42,22 @@ impl Daemon {
         self.home.fenced().map_err(|error| error.refusal(NOT_STARTED))
     }
 
-    /// Gets this node a new id, and an empty place for a store; `None` if it is to stop before.
-    pub(super) async fn begin_anew(
+    /// Gets this node a new id from its peers, however long that takes; what it remembers then, or `None` if it is to stop before.
+    pub(super) async fn take_new_id(
         &self,
         fenced: &Fenced,
         record: &Record,
         shutdown: &CancellationToken,
     ) -> Result<Option<Record>, Refusal> {
-        tracing::error!(
-            because = fenced.because,
-            since = fenced.since,
-            "this node is fenced: it neither votes nor answers, and its containers go on; it asks its peers for a new id"
-        );
         let mut record = Record { has_store: false, ..record.clone() };
         let identity = Identity::load(self.home.path()).map_err(|error| not_started(&error))?;
         // With another id than the damaged store's, the cluster has answered already.
         if identity.node == fenced.node {
+            tracing::error!(
+                because = fenced.because,
+                since = fenced.since,
+                "this node is fenced: it neither votes nor answers, and its containers go on; it asks its peers for a new id"
+            );
             let asking = shutdown.run_until_cancelled(self.ask_until_granted(&identity, fenced, &record));
             let Some(grant) = asking.await else { return Ok(None) };
             record.peers = grant.peers;
@@ -65,16 +65,21 @@ impl Daemon {
             grant.identity.store(self.home.path()).map_err(|error| not_started(&error))?;
             tracing::warn!(old = %fenced.node, new = %grant.identity.node, "the cluster gave this node a new id");
         }
+        Ok(Some(record))
+    }
+
+    /// Sets the damaged store aside, which nobody may have open any more, so that a new one can be made.
+    pub(super) fn begin_anew(&self, fenced: &Fenced, record: &Record) -> Result<(), Refusal> {
         let set_aside = || {
             let aside = self.home.set_aside(fenced)?;
-            self.home.remember(&record)?;
+            self.home.remember(record)?;
             self.home.unfence()?;
             Ok::<_, HomeError>(aside)
         };
         if let Some(aside) = set_aside().map_err(|error| error.refusal(NOT_STARTED))? {
             tracing::warn!(path = %aside.display(), "the damaged store was set aside; its peers fill this node anew");
         }
-        Ok(Some(record))
+        Ok(())
     }
 
     async fn ask_until_granted(&self, identity: &Identity, fenced: &Fenced, record: &Record) -> join::JoinGrant {

@@ -54,14 +54,13 @@ pub(super) async fn run(daemon: Daemon, mut record: Record, shutdown: Cancellati
     loop {
         if let Some(fenced) = daemon.fenced()? {
             let answering = answer_fenced(&daemon, &fenced);
-            let begun = tokio::select! {
-                begun = daemon.begin_anew(&fenced, &record, &shutdown) => begun?,
+            let renewed = tokio::select! {
+                renewed = daemon.take_new_id(&fenced, &record, &shutdown) => renewed?,
                 refusal = answering => return Err(refusal),
             };
-            match begun {
-                Some(begun) => record = begun,
-                None => return Ok(()),
-            }
+            let Some(renewed) = renewed else { return Ok(()) };
+            daemon.begin_anew(&fenced, &renewed)?;
+            record = renewed;
         }
         if shutdown.run_until_cancelled(room(&daemon)).await.is_none() {
             return Ok(());
@@ -167,8 +166,8 @@ async fn watch_over(
             // Until there is a new id, pods, names and routes go on with what was known last.
             tokio::select! {
                 () = stop.cancelled() => {}
-                begun = daemon.begin_anew(&fenced, record, shutdown) => match begun? {
-                    Some(begun) => *record = begun,
+                renewed = daemon.take_new_id(&fenced, record, shutdown) => match renewed? {
+                    Some(renewed) => *record = renewed,
                     None => return Ok(Ended::Stopped),
                 }
             }
