@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use quorate_api::Desired as _;
-use quorate_mesh::join::{self, Admission, JoinAttempt, JoinGrantParts, Peer, refuse};
+use quorate_mesh::join::{self, Admission, JoinAttempt, JoinGrantParts, Peer, ReplaceAttempt, refuse};
 use quorate_proto::{
     ids::NodeId,
     kinds::{JOINTOKENS, NODES},
@@ -26,6 +26,7 @@ use tokio::sync::SetOnce;
 use crate::{
     desired::Agreed,
     registration::{self, Candidate, Moment, NOT_JOINED, Registration},
+    replacement::{self, Loser, NOT_REPLACED},
     secrets::Vault,
     settings::ClusterSettings,
 };
@@ -90,7 +91,6 @@ impl Gate {
 #[async_trait]
 impl Admission for Gate {
     async fn admit(&self, attempt: JoinAttempt) -> Result<JoinGrantParts, Refusal> {
-        let internal = |error: &dyn std::error::Error| Refusal::new(Reason::Internal, NOT_JOINED, chain(error));
         let wish = attempt.wish().map_err(|error| refuse::malformed(chain(&error)))?;
         let token = wish.token.to_string();
         let snapshot = self.agreed.snapshot(Read::Linearizable).await?;
@@ -107,19 +107,61 @@ impl Admission for Gate {
             addresses: &wish.addresses,
         };
         let (registration, snapshot) = self.register(&settings, &candidate).await?;
-        let authority = self.vault.authority(&snapshot)?;
+        tracing::info!(node = registration.name, id = %registration.node, from = %attempt.source, "a machine joined");
+        self.grant(registration, &snapshot, settings, &wish.signing_request)
+    }
+
+    async fn replace(&self, attempt: ReplaceAttempt) -> Result<JoinGrantParts, Refusal> {
+        let new = NodeId(self.random.id());
+        let wish = &attempt.wish;
+        let loser = Loser { old: attempt.node, new, request: wish.request, addresses: &wish.addresses };
+        for _ in 0..TRIES {
+            let snapshot = self.agreed.snapshot(Read::Linearizable).await?;
+            let settings = ClusterSettings::read(&snapshot).ok_or_else(|| {
+                Refusal::new(Reason::Unavailable, NOT_REPLACED, "the cluster is not founded yet").hint("try again")
+            })?;
+            if let Some(registration) = replacement::replaced(&snapshot, &loser) {
+                return self.grant(registration, &snapshot, settings, &wish.signing_request);
+            }
+            let registration = replacement::replace(&snapshot, settings.cluster_id, &loser)?;
+            match self.agreed.propose(self.random.request_id(), registration.txn.clone()).await? {
+                Outcome::Applied(_) => {
+                    tracing::warn!(
+                        node = registration.name, old = %attempt.node, new = %registration.node, from = %attempt.source,
+                        "a node lost its data and begins anew"
+                    );
+                    return self.grant(registration, &snapshot, settings, &wish.signing_request);
+                }
+                Outcome::Stale(key) => tracing::debug!(%key, "the node changed at the same time"),
+            }
+        }
+        let because = format!("its node object changed at the same time, {TRIES} times in a row");
+        Err(Refusal::new(Reason::Unavailable, NOT_REPLACED, because).hint("try again"))
+    }
+}
+
+impl Gate {
+    /// Signs what a registration came to, and adds all that a member needs.
+    fn grant(
+        &self,
+        registration: Registration,
+        snapshot: &Snapshot,
+        settings: ClusterSettings,
+        signing_request: &[u8],
+    ) -> Result<JoinGrantParts, Refusal> {
+        let internal = |error: &dyn std::error::Error| Refusal::new(Reason::Internal, NOT_JOINED, chain(error));
+        let authority = self.vault.authority(snapshot)?;
         let leaf = authority
-            .issue_node(&wish.signing_request, registration.node, self.clock.wall(), &*self.random)
+            .issue_node(signing_request, registration.node, self.clock.wall(), &*self.random)
             .map_err(|error| internal(&error))?;
         let place = Place { cluster: settings, pod_range: registration.pod_range };
-        tracing::info!(node = registration.name, id = %registration.node, from = %attempt.source, "a machine joined");
         Ok(JoinGrantParts {
             node: registration.node,
             name: registration.name,
             leaf,
             authorities: vec![authority.certificate().clone()],
             cluster_key: self.vault.key().into(),
-            peers: peers(&snapshot),
+            peers: peers(snapshot),
             settings: serde_json::to_vec(&place).map_err(|error| internal(&error))?.into(),
         })
     }
@@ -132,6 +174,10 @@ pub(crate) struct LateGate(pub Arc<SetOnce<Gate>>);
 impl Admission for LateGate {
     async fn admit(&self, attempt: JoinAttempt) -> Result<JoinGrantParts, Refusal> {
         self.0.wait().await.admit(attempt).await
+    }
+
+    async fn replace(&self, attempt: ReplaceAttempt) -> Result<JoinGrantParts, Refusal> {
+        self.0.wait().await.replace(attempt).await
     }
 }
 

@@ -40,6 +40,7 @@ use crate::{
     world::{SystemClock, SystemRandom},
 };
 
+mod fenced;
 mod pace;
 mod renewal;
 mod run;
@@ -283,6 +284,7 @@ impl Daemon {
             cluster: place.cluster,
             peers: grant.peers,
             founding: None,
+            has_store: false,
             measured: None,
             pace: None,
             left: false,

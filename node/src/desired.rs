@@ -97,6 +97,9 @@ fn not_proposed(error: &ProposeError) -> Refusal {
     let (reason, hint) = match error {
         ProposeError::Unknown => (Reason::Timeout, "whether it was done is not known; the same command again is safe"),
         ProposeError::TooLarge { .. } => (Reason::TooLarge, "make it smaller, or split it"),
+        ProposeError::Full { .. } => {
+            (Reason::StorageFull, "make room on that disk, or delete objects: deletes are taken; it goes on by itself")
+        }
         _ => (Reason::Unavailable, "nothing was changed; try again, and see `quorate status` for who can be reached"),
     };
     Refusal::new(reason, "nothing was written", chain(error)).hint(hint)

@@ -73,6 +73,7 @@ pub(crate) fn make(
         cluster: settings,
         peers: Vec::new(),
         founding: Some(secrets),
+        has_store: false,
         measured: None,
         pace: None,
         left: false,

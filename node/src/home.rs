@@ -7,9 +7,12 @@
 //! node.json       name, starts, pod range, the cluster's settings, where peers were
 //! store/          the Raft group's log and state (quorate-raft)
 //! pods/           volumes (quorate-agent)
+//! fenced.json     while the store is damaged: why, and the request by which the node begins anew
+//! damaged-TIME/   a store that was set aside, and whose it was
 //! ```
 //!
-//! Invariant: the directory is 0700 and its secrets 0600; a node id never leaves its directory.
+//! Invariant: the directory is 0700 and its secrets 0600; a node id never leaves its directory. What could be read wrong has a checksum; what
+//! is damaged is set aside, never deleted.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
@@ -20,9 +23,12 @@ use std::{
 
 use ipnet::Ipv4Net;
 use quorate_mesh::{ClusterKey, join::Peer};
-use quorate_proto::refusal::{Reason, Refusal, chain};
+use quorate_proto::{
+    ids::{NodeId, RequestId},
+    refusal::{Reason, Refusal, chain},
+};
 use quorate_raft::{Measured, Pace};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -30,6 +36,12 @@ use crate::settings::ClusterSettings;
 
 /// The largest `node.json` that is read, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
+
+/// Bytes of `cluster.key`: the key, and a checksum.
+const KEY_FILE: usize = 36;
+
+/// The field of a JSON file that holds its checksum.
+const CHECKSUM: &str = "checksum";
 
 /// What a node remembers of itself between starts. Stored as JSON: fields may be added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +60,9 @@ pub(crate) struct Record {
     /// While the cluster is being founded: its sealed secrets, to be put into the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub founding: Option<Value>,
+    /// Whether this node's store was there once: if it is not any more, it was lost.
+    #[serde(default)]
+    pub has_store: bool,
     /// What the last run measured of disk and network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
@@ -57,6 +72,20 @@ pub(crate) struct Record {
     /// Set once the node has left the cluster: it does not start again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+}
+
+/// A node whose store is of no more use: why, and how it begins anew. Stored as JSON: fields may be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Fenced {
+    /// What is damaged.
+    pub because: String,
+    /// The id whose data it was.
+    pub node: NodeId,
+    /// By which request it asks for another id.
+    pub request: RequestId,
+    /// When it was noticed (RFC 3339).
+    pub since: String,
 }
 
 /// The data directory, locked.
@@ -160,12 +189,7 @@ impl Home {
     /// # Errors
     /// If it cannot be read, or is damaged.
     pub(crate) fn record(&self) -> Result<Option<Record>, HomeError> {
-        let path = self.path.join("node.json");
-        let Some(bytes) = read(&path, MAX_RECORD)? else { return Ok(None) };
-        match serde_json::from_slice(&bytes) {
-            Ok(record) => Ok(Some(record)),
-            Err(error) => Err(HomeError::Damaged { path, because: error.to_string() }),
-        }
+        self.json("node.json")
     }
 
     /// Forgets the node that lived here, its store included: what it was, it has left to others. The record goes first, so that a
@@ -178,7 +202,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(|source| HomeError::File { path, doing: "removed", source }),
         };
-        for name in ["node.json", "identity.pem", "cluster.key"] {
+        for name in ["node.json", "identity.pem", "cluster.key", "fenced.json"] {
             let path = self.path.join(name);
             let removed = fs::remove_file(&path);
             gone(path, removed)?;
@@ -192,31 +216,107 @@ impl Home {
     /// # Errors
     /// If it cannot be written; what was remembered before is then still there.
     pub(crate) fn remember(&self, record: &Record) -> Result<(), HomeError> {
-        let path = self.path.join("node.json");
-        let bytes = serde_json::to_vec_pretty(record)
-            .map_err(|error| HomeError::Damaged { path: path.clone(), because: error.to_string() })?;
-        self.write(&path, &bytes)
+        self.keep_json("node.json", record)
+    }
+
+    /// Why this node's store is of no more use, if it was found to be damaged.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is itself damaged.
+    pub(crate) fn fenced(&self) -> Result<Option<Fenced>, HomeError> {
+        self.json("fenced.json")
+    }
+
+    /// Writes down that the store is not to be opened again.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn fence(&self, fenced: &Fenced) -> Result<(), HomeError> {
+        self.keep_json("fenced.json", fenced)
+    }
+
+    /// Sets the damaged store aside, with what says whose it was. Where it is then; `None` if that was done before.
+    ///
+    /// # Errors
+    /// If it cannot be moved.
+    pub(crate) fn set_aside(&self, fenced: &Fenced) -> Result<Option<PathBuf>, HomeError> {
+        if !self.store().exists() {
+            return Ok(None);
+        }
+        let aside = self.path.join(format!("damaged-{}", fenced.since.replace(':', "-")));
+        let moved = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&aside)?;
+            fs::copy(self.path.join("fenced.json"), aside.join("fenced.json"))?;
+            fs::rename(self.store(), aside.join("store"))?;
+            File::open(&aside)?.sync_all()?;
+            File::open(&self.path)?.sync_all()
+        };
+        moved().map_err(|source| HomeError::File { path: aside.clone(), doing: "made", source })?;
+        Ok(Some(aside))
+    }
+
+    /// Forgets that the store was damaged: the node has another one now.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
+    pub(crate) fn unfence(&self) -> Result<(), HomeError> {
+        let path = self.path.join("fenced.json");
+        let removed = fs::remove_file(&path).and_then(|()| File::open(&self.path)?.sync_all());
+        removed.map_err(|source| HomeError::File { path, doing: "removed", source })
     }
 
     /// The cluster key.
     ///
     /// # Errors
-    /// If there is none, or it is no key.
+    /// If there is none, or it is not what was kept.
     pub(crate) fn cluster_key(&self) -> Result<ClusterKey, HomeError> {
         let path = self.path.join("cluster.key");
         let damaged = |because: &str| HomeError::Damaged { path: path.clone(), because: because.to_owned() };
-        let bytes = read(&path, 33)?.ok_or_else(|| damaged("it is missing"))?;
-        let key = <[u8; 32]>::try_from(bytes)
-            .map_err(|bytes| damaged(&format!("a key has 32 bytes, not {}", bytes.len())))?;
-        Ok(ClusterKey::from_bytes(key))
+        let bytes = read(&path, KEY_FILE as u64)?.ok_or_else(|| damaged("it is missing"))?;
+        let length = bytes.len();
+        let bytes =
+            <[u8; KEY_FILE]>::try_from(bytes).map_err(|_| damaged(&format!("it has {length} bytes, of {KEY_FILE}")))?;
+        match bytes.split_last_chunk::<4>() {
+            Some((key, crc)) if crc32fast::hash(key) == u32::from_be_bytes(*crc) => {
+                let key = key.try_into().map_err(|_| damaged("it is no key"))?;
+                Ok(ClusterKey::from_bytes(key))
+            }
+            _ => Err(damaged("its checksum does not fit")),
+        }
     }
 
-    /// Keeps the cluster key.
+    /// Keeps the cluster key, and a checksum behind it.
     ///
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn keep_cluster_key(&self, key: &ClusterKey) -> Result<(), HomeError> {
-        self.write(&self.path.join("cluster.key"), key.as_bytes())
+        let crc = crc32fast::hash(key.as_bytes());
+        self.write(&self.path.join("cluster.key"), &[key.as_bytes().as_slice(), &crc.to_be_bytes()].concat())
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HomeError> {
+        let path = self.path.join(name);
+        let damaged = |because: String| HomeError::Damaged { path: path.clone(), because };
+        let Some(bytes) = read(&path, MAX_RECORD)? else { return Ok(None) };
+        let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let kept = value.as_object_mut().and_then(|fields| fields.remove(CHECKSUM));
+        if kept.as_ref().and_then(Value::as_str) != Some(&checksum(&value)) {
+            return Err(damaged("its checksum does not fit".to_owned()));
+        }
+        T::deserialize(value).map(Some).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Keeps a value as a JSON object with a checksum over its other fields, whatever wrote them.
+    fn keep_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), HomeError> {
+        let path = self.path.join(name);
+        let failed = |error: serde_json::Error| HomeError::Damaged { path: path.clone(), because: error.to_string() };
+        let mut value = serde_json::to_value(value).map_err(failed)?;
+        let checksum = checksum(&value);
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert(CHECKSUM.to_owned(), checksum.into());
+        }
+        let bytes = serde_json::to_vec_pretty(&value).map_err(failed)?;
+        self.write(&path, &bytes)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
@@ -230,6 +330,11 @@ impl Home {
         };
         write().map_err(|source| HomeError::File { path: path.to_owned(), doing: "written", source })
     }
+}
+
+/// The checksum of a JSON value: fields are sorted, so it does not depend on how it was written.
+fn checksum(value: &Value) -> String {
+    format!("crc32:{:08x}", crc32fast::hash(value.to_string().as_bytes()))
 }
 
 fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>, HomeError> {
@@ -266,6 +371,7 @@ mod tests {
             },
             peers: Vec::new(),
             founding: None,
+            has_store: true,
             measured: None,
             pace: None,
             left: false,
@@ -319,8 +425,58 @@ mod tests {
         fs::write(directory.path().join("node.json"), "{").unwrap();
         fs::write(directory.path().join("cluster.key"), "short").unwrap();
         assert!(home.record().unwrap_err().to_string().contains("node.json is damaged: EOF"));
-        assert!(
-            home.cluster_key().unwrap_err().to_string().ends_with("cluster.key is damaged: a key has 32 bytes, not 5")
-        );
+        let error = home.cluster_key().unwrap_err().to_string();
+        assert!(error.ends_with("cluster.key is damaged: it has 5 bytes, of 36"), "{error}");
+    }
+
+    #[test]
+    fn a_bit_that_flips_in_any_file_of_the_home_is_noticed_or_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        home.remember(&record()).unwrap();
+        home.keep_cluster_key(&ClusterKey::from_bytes([7; 32])).unwrap();
+        let mut noticed = 0;
+        for name in ["node.json", "cluster.key"] {
+            let path = directory.path().join(name);
+            let intact = fs::read(&path).unwrap();
+            for bit in 0..intact.len() * 8 {
+                let mut torn = intact.clone();
+                torn[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, torn).unwrap();
+                // A space that becomes another one is none that matters.
+                let same = match name {
+                    "node.json" => home.record().map(|read| read == Some(record())),
+                    _ => home.cluster_key().map(|read| read == ClusterKey::from_bytes([7; 32])),
+                };
+                noticed += u32::from(same.is_err());
+                assert!(same.unwrap_or(true), "bit {bit} of {name} was read as something else");
+            }
+            for length in 0..intact.len() {
+                fs::write(&path, &intact[..length]).unwrap();
+                let read = if name == "node.json" { home.record().map(drop) } else { home.cluster_key().map(drop) };
+                assert!(read.is_err(), "{name} cut at {length}");
+            }
+            fs::write(&path, intact).unwrap();
+        }
+        assert!(noticed > 1000, "{noticed}");
+    }
+
+    #[test]
+    fn a_damaged_store_is_set_aside_once_and_never_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        assert_eq!(home.fenced().unwrap(), None);
+        let since = "2027-01-15T08:00:00Z".to_owned();
+        let fenced = Fenced { because: "mark is damaged".to_owned(), node: NodeId(3), request: RequestId(5), since };
+        home.fence(&fenced).unwrap();
+        assert_eq!(home.fenced().unwrap(), Some(fenced.clone()));
+        fs::create_dir(home.store()).unwrap();
+        fs::write(home.store().join("mark"), "what is left").unwrap();
+        let aside = home.set_aside(&fenced).unwrap().unwrap();
+        assert!(aside.ends_with("damaged-2027-01-15T08-00-00Z"), "{}", aside.display());
+        assert_eq!(fs::read(aside.join("store/mark")).unwrap(), b"what is left");
+        assert_eq!(home.set_aside(&fenced).unwrap(), None, "a second time there is nothing to move");
+        home.unfence().unwrap();
+        assert_eq!(home.fenced().unwrap(), None);
     }
 }

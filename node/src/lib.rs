@@ -30,6 +30,7 @@ mod loops;
 mod mesh_links;
 mod node_status;
 mod overview;
+mod replacement;
 mod replica;
 mod reporter;
 mod socket;

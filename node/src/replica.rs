@@ -49,11 +49,19 @@ pub(crate) async fn follow(
         let mut changes = match store.watch(snapshot.revision()) {
             Ok(changes) => changes,
             Err(WatchError::Compacted { .. }) => {
-                snapshot = load(&store)?;
+                snapshot = match load(&store) {
+                    Err(_) if is_fenced(&store) => continue,
+                    loaded => loaded?,
+                };
                 sender.send_replace(Arc::new(snapshot.clone()));
                 continue;
             }
             Err(WatchError::Stopped) => return Ok(()),
+            Err(_) if is_fenced(&store) => {
+                // Whoever runs pods, answers names or carries connections goes on with what was known last.
+                shutdown.cancelled().await;
+                return Ok(());
+            }
             Err(error) => return Err(ReplicaError::Watch(error)),
         };
         // Until its revision is compacted: after a Raft snapshot was installed, the changes before it are gone.
@@ -67,4 +75,9 @@ pub(crate) async fn follow(
             return Ok(());
         }
     }
+}
+
+/// Whether the store was fenced, which it tells by itself.
+fn is_fenced(store: &Store) -> bool {
+    store.fault().is_some()
 }

@@ -17,7 +17,11 @@ use std::{
 };
 
 use quorate_api::Caller;
-use quorate_proto::refusal::chain;
+use quorate_proto::{
+    refusal::{Refusal, chain},
+    request::{Answer, Request},
+    wire::cap,
+};
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
@@ -25,9 +29,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    links::LinkError,
+    links::{self, LinkError},
     serve::{Services, while_wanted},
 };
+
+/// How long whoever is refused may take to ask, and to take the answer.
+const ASK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// As whom root asks.
 const ROOT: &str = "root";
@@ -47,6 +54,25 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Answers every request with a refusal, until it is dropped. A connection that cannot be accepted is tried again.
+pub(crate) async fn refuse(listener: UnixListener, refusal: Refusal) -> Refusal {
+    loop {
+        let answer = async {
+            let (mut stream, _) = listener.accept().await?;
+            let ask = links::receive::<Request>(&mut stream, cap::API);
+            if tokio::time::timeout(ASK, ask).await.is_ok_and(|asked| asked.is_ok()) {
+                let refused = Answer::Refused(refusal.clone());
+                tokio::time::timeout(ASK, links::send(&mut stream, &refused, cap::API)).await.map(drop)?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        if let Err(error) = answer.await {
+            tracing::debug!(%error, "a local request was not answered");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
 }
 
 /// Serves connections until the token is cancelled.

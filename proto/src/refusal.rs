@@ -35,6 +35,8 @@ pub enum Reason {
     Timeout,
     /// A fault of ours.
     Internal,
+    /// The disk has no room for it; what makes room is still done.
+    StorageFull,
 }
 
 /// A request was refused.

@@ -106,17 +106,17 @@ pub(crate) fn version_of(key: &[u8]) -> Option<(&[u8], Revision)> {
     Some((name.strip_suffix(&[0, 0])?, Revision(!u64::from_be_bytes(*revision))))
 }
 
-/// A user key as it was before it was escaped.
-pub(crate) fn unescape(name: &[u8]) -> Vec<u8> {
+/// A user key as it was before it was escaped; `None` if it was not escaped so.
+pub(crate) fn unescape(name: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.iter();
     while let Some(byte) = rest.next() {
         bytes.push(*byte);
-        if *byte == 0 {
-            rest.next();
+        if *byte == 0 && rest.next() != Some(&0xff) {
+            return None;
         }
     }
-    bytes
+    Some(bytes)
 }
 
 /// A key of `kv_rev`.
@@ -184,8 +184,10 @@ mod tests {
         for key in ["/a", "/a\0b", "\0\0", ""] {
             let stored = history_key(key, Revision(300));
             let (name, revision) = version_of(&stored).unwrap();
-            assert_eq!((unescape(name), revision), (key.as_bytes().to_vec(), Revision(300)));
+            assert_eq!((unescape(name), revision), (Some(key.as_bytes().to_vec()), Revision(300)));
         }
+        assert_eq!(version_of(b"short"), None);
+        assert_eq!(unescape(&[b'a', 0, 1]), None, "an escape that is none");
     }
 
     #[test]

@@ -10,9 +10,11 @@ use bytes::Bytes;
 use crate::columns::Column;
 
 mod disk;
+mod guarded;
 mod memory;
 
 pub(crate) use disk::{Disk, exists};
+pub(crate) use guarded::Guarded;
 pub use memory::Memory;
 
 /// One change of a batch.
@@ -65,6 +67,8 @@ pub(crate) trait View {
     fn get(&self, column: Column, key: &[u8]) -> io::Result<Option<Bytes>>;
     /// The rows from `from` up to `to` (which is left out; `None`: to the end), in order.
     fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, each: &mut Each<'_>) -> io::Result<()>;
+    /// All rows, in order, each read from where it is kept and checked there; what is cached stays so.
+    fn sweep(&self, column: Column, each: &mut Each<'_>) -> io::Result<()>;
 }
 
 /// A storage engine.
@@ -80,6 +84,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Replaces all columns of the state by these rows, and writes `meta`: both or neither, whatever happens. Durable on return.
     fn replace(&self, rows: &mut dyn Iterator<Item = io::Result<Row>>, meta: Batch) -> io::Result<()>;
+
+    /// How much room is left for more, in bytes.
+    fn free(&self) -> io::Result<u64>;
 
     /// Lets go of files and threads. Whatever comes after is refused.
     fn close(&self);

@@ -143,7 +143,7 @@ impl<'a> Applying<'a> {
                 Ok(None)
             }
             Body::Command(command) => {
-                let command = record::decode(command)?;
+                let command = record::command(command)?;
                 self.once(&command, entry.id.index).map(Some)
             }
         }
@@ -269,6 +269,12 @@ fn hash(before: u32, revision: Revision, operation: &[u8], history: &[u8]) -> u3
     hasher.update(operation);
     hasher.update(history);
     hasher.finalize()
+}
+
+/// Reads a row of `kv_rev`: which key it is about, and whether that was deleted.
+pub(crate) fn operation(row: &[u8]) -> io::Result<(Key, bool)> {
+    let Operation { key, deleted } = record::decode(row)?;
+    Ok((key, deleted))
 }
 
 fn stored_key(key: &[u8]) -> io::Result<Key> {

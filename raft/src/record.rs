@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::EmptyNode;
 use quorate_proto::{
     ids::NodeId,
-    wire::{self, cap},
+    wire::{self, WireError, cap},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -149,9 +149,17 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Bytes> {
     wire::encode(value, cap::APPEND).map_err(io::Error::other)
 }
 
-/// Reads a row.
+/// Reads a row. One of a version that is not known here is `Unsupported`; whatever else cannot be read is damaged.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    wire::decode(bytes, cap::APPEND).map_err(|error| damaged(error.to_string()))
+    wire::decode(bytes, cap::APPEND).map_err(|error| match error {
+        WireError::Version(_) => io::Error::new(io::ErrorKind::Unsupported, error),
+        _ => damaged(error.to_string()),
+    })
+}
+
+/// Reads a command of the log. Its checksum has held, so one that is not understood was written by a newer version.
+pub(crate) fn command<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    wire::decode(bytes, cap::APPEND).map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))
 }
 
 /// Writes a row behind a checksum: `crc32 (big endian) | envelope`.

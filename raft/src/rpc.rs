@@ -91,6 +91,8 @@ pub(crate) enum Refused {
     Stopped,
     /// Not understood, or beyond a limit.
     Malformed(String),
+    /// The disk has so little room, in bytes, that this is not written. Nothing was done.
+    Full(u64),
 }
 
 /// Entries that follow `previous`.

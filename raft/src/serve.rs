@@ -30,6 +30,7 @@ use crate::{
     network::Pipe,
     record,
     rpc::{self, Answer, Append, Appended, Ballot, Refused, Request},
+    space::Room,
     state,
     store::{Store, Tried, check_limits},
     types::{self, LogId, Runtime, Snapshot, TypeConfig},
@@ -44,6 +45,7 @@ impl Store {
     /// `from` is the caller's proven identity. The request has at most `proto::wire::cap::APPEND` bytes, or is refused.
     pub async fn answer(&self, from: NodeId, request: Bytes) -> Bytes {
         let answer = match rpc::decode(&request) {
+            _ if self.inner.fence.fault().is_some() => Answer::Refused(Refused::Stopped),
             Ok(request) => self.serve(from, request).await,
             Err(error) => Answer::Refused(Refused::Malformed(error.to_string())),
         };
@@ -53,10 +55,22 @@ impl Store {
     /// Serves a pipe of another node: the server side of [`Network::open`](crate::Network::open). Returns when either side ends it.
     pub async fn accept(&self, from: NodeId, pipe: Pipe) {
         let Pipe { mut send, receive } = pipe;
+        if let Some(free) = lacking(self.inner.room()) {
+            // Whoever is full stays a member: heartbeats come by calls. The leader tries again later.
+            if let Ok(frame) = rpc::encode(&Appended::Refused(Refused::Full(free))) {
+                drop(send.send(frame).await);
+            }
+            return drop(send.close().await);
+        }
         tracing::debug!(%from, "receives entries");
+        let room = self.inner.room.clone();
         // Whatever is not understood ends the pipe, as a broken one does: the leader begins anew.
         let requests = receive
-            .map(|frame| restore(rpc::decode(&frame.ok()?).ok()?).ok())
+            .map(move |frame| {
+                let append: Append = rpc::decode(&frame.ok()?).ok()?;
+                let has_room = append.entries.is_empty() || lacking(*room.borrow()).is_none();
+                restore(append).ok().filter(|_| has_room)
+            })
             .take_while(|request| std::future::ready(request.is_some()))
             .filter_map(std::future::ready);
         let serve = async move {
@@ -85,6 +99,12 @@ impl Store {
     async fn serve(&self, from: NodeId, request: Request) -> Answer {
         let raft = &self.inner.raft;
         match request {
+            Request::Append(append)
+                if !append.entries.is_empty()
+                    && let Some(free) = lacking(self.inner.room()) =>
+            {
+                Answer::Refused(Refused::Full(free))
+            }
             Request::Append(append) => {
                 let last = append.entries.last().map(|entry| entry.id).or(append.previous);
                 let Ok(request) = restore(append) else {
@@ -110,6 +130,9 @@ impl Store {
                     Ok(handed) => Answer::Transferred(handed.is_ok()),
                     Err(_) => Answer::Refused(Refused::Stopped),
                 }
+            }
+            Request::Snapshot(_) | Request::Block { .. } if let Some(free) = self.inner.room().short() => {
+                Answer::Refused(Refused::Full(free))
             }
             Request::Snapshot(id) => self.inbound(|inbound| inbound.announce(id)),
             Request::Block { snapshot, index, crc, bytes } => {
@@ -208,6 +231,15 @@ fn answered(tried: Tried) -> Result<CommandOutcome, Refused> {
         Tried::NotLeader(leader) => Err(Refused::NotLeader(leader)),
         Tried::Unknown => Err(Refused::Unknown),
         Tried::Stopped => Err(Refused::Stopped),
+        Tried::Full(free) => Err(Refused::Full(free)),
+    }
+}
+
+/// How many bytes are free, if those are too few for entries.
+const fn lacking(room: Room) -> Option<u64> {
+    match room {
+        Room::None { free } => Some(free),
+        Room::Enough | Room::Low { .. } => None,
     }
 }
 

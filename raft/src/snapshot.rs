@@ -22,6 +22,7 @@ use tempfile::NamedTempFile;
 use crate::{
     columns::Column,
     engine::{Memory, Row},
+    fault::Fence,
     record,
 };
 
@@ -59,6 +60,8 @@ pub(crate) struct Header {
 pub(crate) struct SnapshotFile {
     data: Data,
     blocks: u64,
+    /// Raised by damage, once the snapshot is one that is kept.
+    fence: Option<Fence>,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +76,7 @@ pub(crate) struct Vault {
     place: Place,
     /// Held while a snapshot becomes the newest.
     keeping: Arc<Mutex<()>>,
+    fence: Fence,
 }
 
 #[derive(Clone)]
@@ -96,13 +100,13 @@ enum Target {
 
 impl Vault {
     /// A directory of this vault alone. It is made with the first snapshot.
-    pub(crate) fn disk(directory: PathBuf) -> Self {
-        Self { place: Place::Disk(directory), keeping: Arc::default() }
+    pub(crate) fn disk(directory: PathBuf, fence: Fence) -> Self {
+        Self { place: Place::Disk(directory), keeping: Arc::default(), fence }
     }
 
     /// Beside the rows of a store in memory.
-    pub(crate) fn memory(memory: Memory) -> Self {
-        Self { place: Place::Memory(memory), keeping: Arc::default() }
+    pub(crate) fn memory(memory: Memory, fence: Fence) -> Self {
+        Self { place: Place::Memory(memory), keeping: Arc::default(), fence }
     }
 
     /// Whether writing a snapshot waits for a disk.
@@ -132,7 +136,7 @@ impl Vault {
             }
             Target::Memory(bytes) => Data::Memory(Arc::new(bytes.clone())),
         };
-        let snapshot = SnapshotFile { data, blocks };
+        let mut snapshot = SnapshotFile { data, blocks, fence: None };
         let header = snapshot.verify()?;
         // One that is built and one that is received may be finished at once: the older must not take the newer's place in between.
         let _one_at_a_time = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,6 +153,7 @@ impl Vault {
             (Place::Memory(memory), Target::Memory(_)) => memory.keep(snapshot.clone()),
             _ => return Err(io::Error::other("a snapshot is kept where it was begun")),
         }
+        snapshot.fence = Some(self.fence.clone());
         Ok(snapshot)
     }
 
@@ -172,7 +177,7 @@ impl Vault {
             Place::Disk(directory) => match File::open(directory.join("current")) {
                 Ok(file) => {
                     let blocks = file.metadata()?.len().div_ceil((BLOCK + BLOCK_HEADER) as u64);
-                    Ok(Some(SnapshotFile { data: Data::Disk(Arc::new(file)), blocks }))
+                    Ok(Some(SnapshotFile { data: Data::Disk(Arc::new(file)), blocks, fence: Some(self.fence.clone()) }))
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -242,6 +247,14 @@ impl SnapshotFile {
 
     /// Reads one block and checks it.
     pub(crate) fn block(&self, index: u64) -> io::Result<Bytes> {
+        let block = self.unguarded(index);
+        match &self.fence {
+            Some(fence) => fence.read(block),
+            None => block,
+        }
+    }
+
+    fn unguarded(&self, index: u64) -> io::Result<Bytes> {
         let torn = || record::damaged(format!("block {index} of a snapshot is damaged"));
         match &self.data {
             Data::Memory(blocks) => {
@@ -434,7 +447,9 @@ mod tests {
     #[test]
     fn a_snapshot_gives_back_its_rows_also_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        for vault in [Vault::disk(directory.path().join("snapshots")), Vault::memory(Memory::new())] {
+        for vault in
+            [Vault::disk(directory.path().join("snapshots"), Fence::new()), Vault::memory(Memory::new(), Fence::new())]
+        {
             written(&vault, 20);
             let current = vault.current().unwrap().unwrap();
             assert!(current.blocks() > 5);
@@ -448,7 +463,10 @@ mod tests {
     #[test]
     fn of_snapshots_that_are_finished_at_once_the_newest_stays() {
         let directory = tempfile::tempdir().unwrap();
-        let vaults = [(Vault::disk(directory.path().to_path_buf()), 20_u64), (Vault::memory(Memory::new()), 2_000)];
+        let vaults = [
+            (Vault::disk(directory.path().to_path_buf(), Fence::new()), 20_u64),
+            (Vault::memory(Memory::new(), Fence::new()), 2_000),
+        ];
         for (vault, rounds) in vaults {
             for round in 0..rounds {
                 let last = |step| Some(record::LogId { term: 1, node: NodeId(1), index: round * 10 + step });
@@ -473,7 +491,7 @@ mod tests {
     #[test]
     fn a_snapshot_that_is_damaged_or_cut_short_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
-        let vault = Vault::disk(directory.path().join("snapshots"));
+        let vault = Vault::disk(directory.path().join("snapshots"), Fence::new());
         written(&vault, 20);
         let path = directory.path().join("snapshots/current");
         let intact = fs::read(&path).unwrap();
@@ -491,7 +509,7 @@ mod tests {
     #[test]
     fn what_an_interrupted_transfer_left_is_removed() {
         let directory = tempfile::tempdir().unwrap();
-        let vault = Vault::disk(directory.path().to_path_buf());
+        let vault = Vault::disk(directory.path().to_path_buf(), Fence::new());
         fs::write(directory.path().join("partial-x"), b"half").unwrap();
         written(&vault, 1);
         vault.clean().unwrap();

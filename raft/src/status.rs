@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{LogLimits, Timing},
     delay::Delays,
+    fault::{Fault, Fence},
     log::Log,
+    space::Room,
     store::Raft,
     types::TypeConfig,
     voters::Health,
@@ -48,8 +50,10 @@ pub struct Status {
     pub members: Vec<Member>,
     /// Whether the voters are being changed.
     pub changing: bool,
-    /// Why the store has failed, if it has. It takes no part any more: the process must be restarted.
-    pub fault: Option<String>,
+    /// Why the store takes no part any more, if it does not.
+    pub fault: Option<Fault>,
+    /// How much room this node's disk has.
+    pub room: Room,
 }
 
 /// A member of the Raft group.
@@ -71,6 +75,8 @@ pub(crate) struct Keeper {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) health: Arc<Mutex<HealthLog>>,
+    pub(crate) fence: Fence,
+    pub(crate) room: watch::Receiver<Room>,
 }
 
 /// Since when peers are healthy, and when they were last heard. Empty on a node that does not lead.
@@ -87,7 +93,7 @@ struct Seen {
 impl Keeper {
     /// Runs until the store stops.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let mut metrics = self.raft.metrics();
+        let (mut metrics, mut raised, mut room) = (self.raft.metrics(), self.fence.raised(), self.room.clone());
         loop {
             let seen = metrics.borrow_watched().clone();
             let lapses = self.refresh(&seen);
@@ -102,10 +108,18 @@ impl Keeper {
                 () = shutdown.cancelled() => return,
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = self.progress.changed() => if changed.is_err() { break },
+                changed = room.changed() => if changed.is_err() { break },
+                _ = raised.wait_for(Option::is_some) => break,
                 () = lapse => {}
             }
         }
-        // openraft has ended by itself: its last word says why.
+        // openraft has ended by itself, and its last word says why; or it is to end.
+        if self.fence.fault().is_some() {
+            self.refresh(&metrics.borrow_watched().clone());
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::debug!(%error, "agreement had ended already");
+            }
+        }
         let seen = metrics.borrow_watched().clone();
         self.refresh(&seen);
     }
@@ -114,7 +128,10 @@ impl Keeper {
     fn refresh(&self, metrics: &Metrics) -> Option<Instant> {
         let progress = *self.progress.borrow();
         let lapses = lapses(metrics, self.node, self.timing.election_max);
-        let leading = metrics.state == ServerState::Leader && lapses.is_none_or(|at| at > Instant::now());
+        let ended = metrics.running_state.as_ref().err().map(|error| Fault::Ended(error.to_string()));
+        let fault = self.fence.fault().or(ended);
+        let leading =
+            fault.is_none() && metrics.state == ServerState::Leader && lapses.is_none_or(|at| at > Instant::now());
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         let member = |(id, _): (&NodeId, &_)| Member { id: *id, voter: voters.contains(id) };
@@ -126,7 +143,8 @@ impl Keeper {
             hash: progress.hash,
             members: membership.nodes().map(member).collect(),
             changing: membership.get_joint_config().len() > 1,
-            fault: metrics.running_state.as_ref().err().map(ToString::to_string),
+            fault,
+            room: *self.room.borrow(),
         };
         self.health.lock().unwrap_or_else(PoisonError::into_inner).note(metrics, self.node, self.timing.heartbeat);
         self.status.send_if_modified(|before| {
@@ -142,7 +160,8 @@ impl Keeper {
         let applied = metrics.last_applied.map_or(0, |id| id.index);
         let since = applied.saturating_sub(metrics.snapshot.map_or(0, |id| id.index));
         let due = self.log.growth() >= self.limits.bytes || since >= self.limits.entries;
-        if due && since > 0 {
+        // A snapshot is as large as the state: it is made when there is room for it.
+        if due && since > 0 && self.room.borrow().short().is_none() {
             self.log.restart_growth();
             if let Err(error) = self.raft.trigger().snapshot().await {
                 tracing::debug!(%error, "no snapshot: the store stops");

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,12 +26,15 @@ use crate::{
     config::{self, Config, Timing},
     delay::{Delay, Delays},
     engine::{Engine, look},
+    fault::{Fault, Fence},
     inbound::Inbound,
     machine,
     network::{Network, NetworkError, Urgency},
     open::{self, OpenError, Opened, Storage},
     peer::Peers,
     rpc::{self, Answer, Request},
+    scrub,
+    space::{self, Room},
     state::{State, progress},
     status::{HealthLog, Keeper, MetricsReceiver, Status},
     types::{Runtime, TypeConfig},
@@ -46,6 +50,7 @@ mod linearize;
 mod members;
 mod propose;
 mod read;
+mod room;
 
 pub use command::CommandError;
 pub(crate) use command::check_limits;
@@ -89,6 +94,10 @@ pub(crate) struct Inner {
     /// How long the others take to have entries on their disks, and how long this node does.
     delays: Arc<Delays>,
     own_delay: Arc<Delay>,
+    pub(crate) fence: Fence,
+    pub(crate) room: watch::Receiver<Room>,
+    /// The file that says that a process uses the directory.
+    running: Option<PathBuf>,
 }
 
 impl Store {
@@ -109,7 +118,8 @@ impl Store {
         // Stopping the store must not stop whoever opened it.
         let shutdown = shutdown.child_token();
         let settings = Arc::new(config::openraft(&config).map_err(OpenError::Timing)?);
-        let Opened { engine, vault, log, writer, meta, blocking } = open::open(&config, storage)?;
+        let Opened { engine, vault, log, writer, meta, fence, running, killed, blocking } =
+            open::open(&config, storage)?;
         if blocking {
             // Syncs wait for the disk: on a thread of their own they hold up nothing else.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -127,6 +137,12 @@ impl Store {
         let peers = Peers { node: config.node, network: Arc::clone(&network), delays: Arc::clone(&delays) };
         let starting = Raft::new(config.node, settings, peers, log.clone(), state);
         let raft = Runtime::scope(random.number(), starting).await?;
+        if blocking {
+            let (engine, vault, shutdown) = (Arc::clone(&engine), vault.clone(), shutdown.clone());
+            tasks.spawn(scrub::keep(engine, vault, killed, tasks.clone(), shutdown));
+        }
+        let (rooms, room) = watch::channel(Room::Enough);
+        tasks.spawn(space::keep(Arc::clone(&engine), rooms, shutdown.clone()));
         let health = Arc::new(Mutex::new(HealthLog::default()));
         let own_delay = log.delay();
         let (sender, status) = watch::channel(Status::default());
@@ -139,6 +155,8 @@ impl Store {
             progress: feed.progress(),
             status: sender,
             health: Arc::clone(&health),
+            fence: fence.clone(),
+            room: room.clone(),
         };
         tasks.spawn(keeper.run(shutdown.clone()));
         let (forwards, queue) = mpsc::channel(forward::QUEUE);
@@ -164,6 +182,9 @@ impl Store {
             beats: Mutex::default(),
             delays,
             own_delay,
+            fence,
+            room,
+            running,
         };
         let inner = Arc::new(inner);
         tasks.spawn(lease::keep(Arc::clone(&inner)));
@@ -229,6 +250,23 @@ impl Store {
         while !self.inner.engine.closed() {
             sleep(Duration::from_millis(5)).await;
         }
+        // A store that was fenced is not whole: whoever opens it next looks at all of it.
+        if let (Some(running), None) = (&self.inner.running, self.inner.fence.fault())
+            && let Err(error) = std::fs::remove_file(running)
+        {
+            tracing::debug!(%error, path = %running.display(), "the next start checks the whole store");
+        }
+    }
+
+    /// Why this store takes no part any more, if it was fenced. [`Status::fault`] follows, and knows of more.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.inner.fence.fault()
+    }
+
+    /// Takes no part any more, because of this: nothing is read, written, voted or answered from now on. See [`Status::fault`].
+    pub fn fence(&self, fault: Fault) {
+        self.inner.fence.raise(fault);
     }
 }
 

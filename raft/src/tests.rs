@@ -2,8 +2,10 @@
 
 mod cluster;
 mod damage;
+mod disk;
 mod fixture;
 mod leases;
 mod members;
+mod mutation;
 mod ranges;
 mod suite;

@@ -27,8 +27,10 @@ use crate::{identity::Identity, seal::ClusterKey};
 pub(crate) mod accept;
 mod ask;
 pub mod refuse;
+mod replace;
 
 pub use ask::join;
+pub use replace::{ReplaceAttempt, ReplaceWish, replace};
 
 /// The label of the keying material a proof is bound to.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-quorate-join/1";
@@ -230,12 +232,17 @@ pub struct JoinGrant {
 pub trait Admission: Send + Sync + 'static {
     /// Decides on one attempt. A retry with the same request id and key gets the same answer and spends nothing. Dropped after 10 s.
     async fn admit(&self, attempt: JoinAttempt) -> Result<JoinGrantParts, Refusal>;
+
+    /// Decides on a member that lost its data and asks for a new id in place of its own. A retry with the same request id gets the same
+    /// id. Dropped after 10 s.
+    async fn replace(&self, attempt: ReplaceAttempt) -> Result<JoinGrantParts, Refusal>;
 }
 
 /// The first and only frame of a joiner.
 #[derive(Serialize, Deserialize)]
 enum Ask {
     V1 { request: Bytes, proof: [u8; 32] },
+    Replace(ReplaceWish),
 }
 
 /// The answer to it.

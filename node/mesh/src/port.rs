@@ -72,8 +72,8 @@ enum Admitted {
     Peer(NodeId),
     /// Streams for a handler.
     Serve(Option<Subject>),
-    /// One attempt to join.
-    Join,
+    /// One attempt to join; of a node, to begin anew under another id.
+    Join(Option<NodeId>),
 }
 
 /// The one choke point: what may this caller do with this purpose?
@@ -88,7 +88,9 @@ fn admit(alpn: Alpn, leaf: Option<&Leaf>, own: &Identity, members: &dyn Membersh
         (Alpn::Peer | Alpn::Data, Some(Subject::Node(node))) if *node != own.node => Ok(Admitted::Peer(*node)),
         (Alpn::Client, Some(subject)) => Ok(Admitted::Serve(Some(subject.clone()))),
         (Alpn::Doq, subject) => Ok(Admitted::Serve(subject.cloned())),
-        (Alpn::Join, None) => Ok(Admitted::Join),
+        (Alpn::Join, None) => Ok(Admitted::Join(None)),
+        // Whether it was a member once, and may begin anew, is decided with the request.
+        (Alpn::Join, Some(Subject::Node(node))) => Ok(Admitted::Join(Some(*node))),
         _ => Err(Close::Forbidden),
     }
 }
@@ -223,8 +225,8 @@ impl Port {
         settings::widen(connection, alpn, self.config.link);
         match admitted {
             Admitted::Peer(node) => door.peers.accepted(connection.clone(), node, alpn).await,
-            Admitted::Join => match &door.acceptor {
-                Some(acceptor) => acceptor.serve(connection, address).await,
+            Admitted::Join(node) => match &door.acceptor {
+                Some(acceptor) => acceptor.serve(connection, node, address).await,
                 None => Close::Forbidden.close(connection),
             },
             Admitted::Serve(subject) => {

@@ -1,5 +1,8 @@
 //! Runs a member's node: the port first, then the store, then everything else; and stops it in reverse.
 //!
+//! A node that finds its data damaged begins anew as another member (`fenced.rs`), one whose disk is full waits for room; both in this
+//! same process, while its containers go on.
+//!
 //! Invariant: streams of others are answered only by parts that are whole; until then they wait.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
@@ -13,15 +16,18 @@ use quorate_proto::{
     refusal::{Reason, Refusal, chain},
     txn::Outcome,
 };
-use quorate_raft::{Config as StoreConfig, Storage, Store, Timing};
-use tokio::sync::{SetOnce, watch};
+use quorate_raft::{Config as StoreConfig, Fault, OpenError, Storage, Store, Timing};
+use tokio::{
+    net::UnixListener,
+    sync::{SetOnce, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Daemon, Engine, NOT_STARTED, not_started, pace, renewal::Renewal};
+use super::{Daemon, Engine, NOT_STARTED, fenced, not_started, pace, renewal::Renewal};
 use crate::{
     addresses,
-    admission::{Gate, LateGate},
-    home::Record,
+    admission::{self, Gate, LateGate},
+    home::{Fenced, Record},
     loops::Snapshots,
     mesh_links::{self, MeshLinks, NamesOverQuic, Reception},
     node::{Node, Own, Parts},
@@ -37,43 +43,154 @@ const STOP: Duration = Duration::from_secs(10);
 /// How long a node that has left still answers on this machine.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Runs the node until `shutdown` is cancelled or it cannot go on.
+/// How often a disk that is full is looked at again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How a node's life ends.
+enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Its data is damaged, and that is written down.
+    Fenced,
+    /// Its disk has no room.
+    Full(String),
+}
+
+/// Runs the node until `shutdown` is cancelled or it cannot go on: again as often as it begins anew, or has room again.
 pub(super) async fn run(daemon: Daemon, mut record: Record, shutdown: CancellationToken) -> Result<(), Refusal> {
-    record.incarnation += 1;
-    let pace = pace::choose(&mut record, daemon.home.path(), &*daemon.clock);
-    let timing = daemon.settings.timing.unwrap_or_else(|| pace.timing());
-    daemon.home.remember(&record).map_err(|error| error.refusal(NOT_STARTED))?;
+    loop {
+        if let Some(fenced) = daemon.fenced()? {
+            let answering = answer_fenced(&daemon, &fenced);
+            let renewed = tokio::select! {
+                renewed = daemon.take_new_id(&fenced, &record, &shutdown) => renewed?,
+                refusal = answering => return Err(refusal),
+            };
+            let Some(renewed) = renewed else { return Ok(()) };
+            daemon.begin_anew(&fenced, &renewed)?;
+            record = renewed;
+        }
+        if shutdown.run_until_cancelled(room(&daemon)).await.is_none() {
+            return Ok(());
+        }
+        match live(&daemon, &mut record, &shutdown).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Fenced => {}
+            Ended::Full(because) => tracing::error!(because, "this node waits until its disk has room"),
+        }
+    }
+}
+
+/// Waits until there is room to open the store.
+async fn room(daemon: &Daemon) {
+    let mut told = false;
+    // A disk that cannot be asked is asked for more when it is used.
+    while let Ok(disk) = nix::sys::statvfs::statvfs(daemon.home.path()) {
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        if free >= quorate_raft::FLOOR {
+            return;
+        }
+        if !told {
+            tracing::error!(
+                mebibytes = free >> 20,
+                "the disk is full: this node waits for {} MiB of room; its containers go on",
+                quorate_raft::FLOOR >> 20
+            );
+            told = true;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells whoever asks on this machine that the node is fenced; returns only if it cannot.
+async fn answer_fenced(daemon: &Daemon, fenced: &Fenced) -> Refusal {
+    match bind(daemon) {
+        Ok(listener) => socket::refuse(listener, fenced::refusal(fenced)).await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// Runs the node once.
+async fn live(daemon: &Daemon, record: &mut Record, shutdown: &CancellationToken) -> Result<Ended, Refusal> {
     let identity = Identity::load(daemon.home.path()).map_err(|error| not_started(&error))?;
+    if let Some(lost) = fenced::lost(daemon, record) {
+        return daemon.fence(&identity, &lost).map(|_| Ended::Fenced);
+    }
+    record.incarnation += 1;
+    let pace = pace::choose(record, daemon.home.path(), &*daemon.clock);
+    let timing = daemon.settings.timing.unwrap_or_else(|| pace.timing());
+    daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))?;
     let key = daemon.home.cluster_key().map_err(|error| error.refusal(NOT_STARTED))?;
     let vault = Vault::new(key, Arc::clone(&daemon.random));
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let ending = Ending { tasks: tasks.clone(), stop: stop.clone() };
-    let started = start(&daemon, &mut record, timing, identity, vault, &tasks, &stop).await;
+    let started = start(daemon, record, timing, identity.clone(), vault, &tasks, &stop).await;
     let result = match started {
-        Ok((store, mut standing)) => {
+        Ok(started) => {
             tracing::info!(node = record.name, cluster = %record.cluster.cluster_id, "the node is up");
-            let mut status = store.status();
-            let outcome = tokio::select! {
-                () = shutdown.cancelled() => Ok(()),
-                () = left(&mut standing) => {
-                    record.left = true;
-                    daemon.home.remember(&record).map_err(|error| error.refusal("that this node has left was not written down"))
-                }
-                () = stop.cancelled() => Err(gave_up("a part of the node failed; its log says which")),
-                failed = status.wait_for(|status| status.fault.is_some()) => Err(gave_up(
-                    &failed.ok().and_then(|status| status.fault.clone()).unwrap_or_else(|| "the store ended".to_owned()),
-                )),
-            };
+            let store = started.store.clone();
+            let ended = watch_over(daemon, record, &identity, started, &stop, shutdown).await;
             tracing::info!("the node stops; its containers go on");
             store.shutdown().await;
-            remember_measured(&daemon, &mut record, &store);
-            outcome
+            remember_measured(daemon, record, &store);
+            ended
         }
-        Err(refusal) => Err(refusal),
+        Err(NotStarted::Damaged(because)) => daemon.fence(&identity, &because).map(|_| Ended::Fenced),
+        Err(NotStarted::Refused(refusal)) => Err(refusal),
     };
     ending.wait().await;
     result
+}
+
+/// Waits for what ends the node, and remembers where its peers are meanwhile.
+async fn watch_over(
+    daemon: &Daemon,
+    record: &mut Record,
+    identity: &Identity,
+    started: Started,
+    stop: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> Result<Ended, Refusal> {
+    let Started { store, mut snapshots, mut standing } = started;
+    let mut status = store.status();
+    snapshots.mark_changed();
+    let fault = loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(Ended::Stopped),
+            () = left(&mut standing) => {
+                record.left = true;
+                daemon.home.remember(record).map_err(|error| error.refusal("that this node has left was not written down"))?;
+                return Ok(Ended::Stopped);
+            }
+            () = stop.cancelled() => return Err(gave_up("a part of the node failed; its log says which")),
+            failed = status.wait_for(|status| status.fault.is_some()) => {
+                break failed.ok().and_then(|status| status.fault.clone());
+            }
+            Ok(()) = snapshots.changed() => {
+                let peers = admission::peers(&snapshots.borrow_and_update());
+                if !peers.is_empty() && peers != record.peers {
+                    record.peers = peers;
+                    daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))?;
+                }
+            }
+        }
+    };
+    match fault {
+        Some(fault) if fault.is_damage() => {
+            let fenced = daemon.fence(identity, &fault.to_string())?;
+            // Until there is a new id, pods, names and routes go on with what was known last.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                renewed = daemon.take_new_id(&fenced, record, shutdown) => match renewed? {
+                    Some(renewed) => *record = renewed,
+                    None => return Ok(Ended::Stopped),
+                }
+            }
+            Ok(Ended::Fenced)
+        }
+        Some(Fault::Full(because)) => Ok(Ended::Full(because)),
+        fault => Err(gave_up(&fault.map_or_else(|| "the store ended".to_owned(), |fault| fault.to_string()))),
+    }
 }
 
 /// Keeps what this run measured for the next one, which may go on without it.
@@ -125,6 +242,41 @@ struct Later {
     snapshots: Arc<SetOnce<Snapshots>>,
 }
 
+/// What runs.
+struct Started {
+    store: Store,
+    snapshots: Snapshots,
+    standing: watch::Receiver<Standing>,
+}
+
+/// Why a node does not run.
+enum NotStarted {
+    /// Its store is damaged.
+    Damaged(String),
+    /// Anything else.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotStarted {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<OpenError> for NotStarted {
+    fn from(error: OpenError) -> Self {
+        if error.is_damage() { Self::Damaged(chain(&error)) } else { Self::Refused(not_started(&error)) }
+    }
+}
+
+fn bind(daemon: &Daemon) -> Result<UnixListener, Refusal> {
+    socket::bind(&daemon.settings.socket).map_err(|error| {
+        let path = daemon.settings.socket.display();
+        Refusal::new(Reason::Invalid, NOT_STARTED, format!("the local socket {path} cannot be made: {error}"))
+            .hint("run it as root, or choose another --socket")
+    })
+}
+
 async fn start(
     daemon: &Daemon,
     record: &mut Record,
@@ -133,14 +285,10 @@ async fn start(
     vault: Vault,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(Store, watch::Receiver<Standing>), Refusal> {
+) -> Result<Started, NotStarted> {
     let simulated = daemon.settings.engine == Engine::Simulated;
     let (node, later) = (identity.node, Later::default());
-    let listener = socket::bind(&daemon.settings.socket).map_err(|error| {
-        let path = daemon.settings.socket.display();
-        Refusal::new(Reason::Invalid, NOT_STARTED, format!("the local socket {path} cannot be made: {error}"))
-            .hint("run it as root, or choose another --socket")
-    })?;
+    let listener = bind(daemon)?;
     let (names, name_settings) = names(daemon, record, simulated, tasks, stop).await?;
     let mesh = mesh(daemon, record, identity.clone(), &later, names.clone(), tasks, stop)?;
 
@@ -153,8 +301,11 @@ async fn start(
         tasks.clone(),
         stop.clone(),
     )
-    .await
-    .map_err(|error| not_started(&error))?;
+    .await?;
+    if !record.has_store {
+        record.has_store = true;
+        daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))?;
+    }
     found(daemon, record, node, &store).await?;
 
     let own =
@@ -173,7 +324,11 @@ async fn start(
         clock: Arc::clone(&daemon.clock),
         random: Arc::clone(&daemon.random),
     };
-    let running = Node::start(parts, tasks, stop).map_err(|error| not_started(&error))?;
+    let running = Node::start(parts, tasks, stop).map_err(|error| {
+        // What was read may be what is damaged.
+        let damage = store.fault().filter(Fault::is_damage);
+        damage.map_or_else(|| NotStarted::Refused(not_started(&error)), |fault| NotStarted::Damaged(fault.to_string()))
+    })?;
     let renewal = Renewal {
         identity: identity.clone(),
         home: Arc::clone(&daemon.home),
@@ -188,15 +343,15 @@ async fn start(
     tasks.spawn(mesh_links::greet(mesh.clone(), store.clone(), running.snapshots.clone(), stop.clone()));
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
-    let standing = running.standing;
     let gate = Gate::new(running.agreed, vault, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
+    let (snapshots, standing) = (running.snapshots.clone(), running.standing);
     let set = [
         later.snapshots.set(running.snapshots).is_ok(),
         later.services.set(running.services).is_ok(),
         later.gate.set(gate).is_ok(),
     ];
     debug_assert!(set.iter().all(|set| *set), "each is set here only, once");
-    Ok((store, standing))
+    Ok(Started { store, snapshots, standing })
 }
 
 /// Makes service addresses local to this machine, and answers names on one of them; a simulated node answers over QUIC only.

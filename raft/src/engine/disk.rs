@@ -7,7 +7,7 @@
 use std::{
     io,
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, Weak},
 };
 
@@ -30,8 +30,9 @@ const INSTALL_BATCH: usize = 1 << 20;
 
 /// A store's rows on disk.
 pub(crate) struct Disk {
+    directory: PathBuf,
     open: RwLock<Option<Arc<Open>>>,
-    watch: Weak<Open>,
+    held: Weak<()>,
 }
 
 struct Open {
@@ -39,6 +40,8 @@ struct Open {
     cache: Cache,
     /// Locked for writing while a snapshot becomes the state.
     generation: RwLock<u64>,
+    /// Dropped last, when the database is closed: whoever drops it may be another thread than the one that waits for that.
+    held: Arc<()>,
 }
 
 /// Whether a directory holds a database.
@@ -63,10 +66,10 @@ impl Disk {
         names.dedup();
         let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = Db::open_cf_descriptors(&options, directory, families).map_err(io_error)?;
-        let open = Open { db, cache, generation: RwLock::new(0) };
+        let open = Open { db, cache, generation: RwLock::new(0), held: Arc::default() };
         open.settle(&names)?;
-        let open = Arc::new(open);
-        Ok(Self { watch: Arc::downgrade(&open), open: RwLock::new(Some(open)) })
+        let held = Arc::downgrade(&open.held);
+        Ok(Self { directory: directory.to_owned(), held, open: RwLock::new(Some(Arc::new(open))) })
     }
 
     fn get(&self) -> io::Result<Arc<Open>> {
@@ -187,6 +190,11 @@ impl Engine for Disk {
         Ok(())
     }
 
+    fn free(&self) -> io::Result<u64> {
+        let disk = nix::sys::statvfs::statvfs(&self.directory)?;
+        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    }
+
     fn close(&self) {
         let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open) = open {
@@ -195,19 +203,13 @@ impl Engine for Disk {
     }
 
     fn closed(&self) -> bool {
-        self.watch.strong_count() == 0
+        self.held.strong_count() == 0
     }
 }
 
 struct DiskView<'a> {
     snapshot: SnapshotWithThreadMode<'a, Db>,
     families: Vec<Arc<BoundColumnFamily<'a>>>,
-}
-
-impl DiskView<'_> {
-    fn family(&self, column: Column) -> &Arc<BoundColumnFamily<'_>> {
-        &self.families[usize::from(column.number())]
-    }
 }
 
 impl View for DiskView<'_> {
@@ -220,6 +222,23 @@ impl View for DiskView<'_> {
         if let Some(to) = to {
             options.set_iterate_upper_bound(to);
         }
+        self.rows(column, from, options, each)
+    }
+
+    fn sweep(&self, column: Column, each: &mut Each<'_>) -> io::Result<()> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        self.rows(column, &[], options, each)
+    }
+}
+
+impl DiskView<'_> {
+    fn family(&self, column: Column) -> &Arc<BoundColumnFamily<'_>> {
+        &self.families[usize::from(column.number())]
+    }
+
+    fn rows(&self, column: Column, from: &[u8], options: ReadOptions, each: &mut Each<'_>) -> io::Result<()> {
         let mut rows = self.snapshot.raw_iterator_cf_opt(self.family(column), options);
         rows.seek(from);
         while let (Some(key), Some(value)) = (rows.key(), rows.value()) {
@@ -295,6 +314,8 @@ fn io_error(error: rocksdb::Error) -> io::Error {
     let kind = match error.kind() {
         ErrorKind::Corruption => io::ErrorKind::InvalidData,
         ErrorKind::IOError if error.to_string().contains("No space left") => io::ErrorKind::StorageFull,
+        // RocksDB deletes its own files only when it needs them no more: one that it misses was lost.
+        ErrorKind::IOError if error.to_string().contains("No such file") => io::ErrorKind::InvalidData,
         ErrorKind::ShutdownInProgress => io::ErrorKind::NotConnected,
         _ => io::ErrorKind::Other,
     };

@@ -20,11 +20,19 @@ type Plane = OrdMap<(Column, Bytes), Bytes>;
 #[derive(Clone, Default)]
 pub struct Memory(Arc<Mutex<Planes>>);
 
-#[derive(Default)]
 struct Planes {
     pending: Plane,
     synced: Plane,
     snapshot: Option<SnapshotFile>,
+    free: u64,
+    broken: Option<io::ErrorKind>,
+    syncs: u64,
+}
+
+impl Default for Planes {
+    fn default() -> Self {
+        Self { pending: Plane::new(), synced: Plane::new(), snapshot: None, free: u64::MAX, broken: None, syncs: 0 }
+    }
 }
 
 impl Memory {
@@ -38,8 +46,24 @@ impl Memory {
     #[must_use]
     pub fn crash(&self) -> Self {
         let planes = self.planes();
-        let (synced, snapshot) = (planes.synced.clone(), planes.snapshot.clone());
-        Self(Arc::new(Mutex::new(Planes { pending: synced.clone(), synced, snapshot })))
+        let (synced, snapshot, free) = (planes.synced.clone(), planes.snapshot.clone(), planes.free);
+        Self(Arc::new(Mutex::new(Planes { pending: synced.clone(), synced, snapshot, free, ..Planes::default() })))
+    }
+
+    /// How much room this storage says it has left, in bytes. As much as can be said, unless it is told.
+    pub fn set_free(&self, bytes: u64) {
+        self.planes().free = bytes;
+    }
+
+    /// Makes every sync fail from now on; what was written since the last one is in doubt.
+    pub fn break_syncs(&self, how: io::ErrorKind) {
+        self.planes().broken = Some(how);
+    }
+
+    /// How often a sync was tried.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.planes().syncs
     }
 
     pub(crate) fn keep(&self, snapshot: SnapshotFile) {
@@ -69,6 +93,10 @@ impl Engine for Memory {
 
     fn sync(&self) -> io::Result<()> {
         let mut planes = self.planes();
+        planes.syncs += 1;
+        if let Some(how) = planes.broken {
+            return Err(how.into());
+        }
         planes.synced = planes.pending.clone();
         Ok(())
     }
@@ -89,6 +117,10 @@ impl Engine for Memory {
         planes.synced = next.clone();
         planes.pending = next;
         Ok(())
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.planes().free)
     }
 
     fn close(&self) {}
@@ -131,5 +163,9 @@ impl View for Plane {
             }
         }
         Ok(())
+    }
+
+    fn sweep(&self, column: Column, each: &mut Each<'_>) -> io::Result<()> {
+        self.scan(column, &[], None, each)
     }
 }

@@ -61,9 +61,9 @@ impl Mark {
     /// Reads the mark of a store.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let newest = (0..2).filter_map(|slot| read(&file, slot)).max_by_key(|(generation, _)| *generation);
-        let (generation, level) = newest.ok_or_else(|| record::damaged("neither slot can be read".to_owned()))?;
-        Ok(Self { file, generation, level, moved: None })
+        let newest = (0..2).filter_map(|slot| intact(&file, slot)).max_by_key(|(generation, _)| *generation);
+        let (generation, body) = newest.ok_or_else(|| record::damaged("neither slot can be read".to_owned()))?;
+        Ok(Self { file, generation, level: record::decode(&body)?, moved: None })
     }
 
     /// What it says.
@@ -125,7 +125,8 @@ impl Mark {
     }
 }
 
-fn read(file: &File, slot: u64) -> Option<(u64, Level)> {
+/// The generation and the envelope of a slot whose checksum is right.
+fn intact(file: &File, slot: u64) -> Option<(u64, Vec<u8>)> {
     let mut bytes = [0; SLOT];
     file.read_exact_at(&mut bytes, slot * SLOT as u64).ok()?;
     let (crc, rest) = bytes.split_first_chunk::<4>()?;
@@ -134,8 +135,7 @@ fn read(file: &File, slot: u64) -> Option<(u64, Level)> {
     let length = u32::from_be_bytes(*length) as usize;
     let body = rest.get(..length)?;
     let intact = crc32fast::hash(&bytes[4..SLOT_HEADER + length]) == u32::from_be_bytes(*crc);
-    let level = record::decode(body).ok()?;
-    intact.then_some((u64::from_be_bytes(*generation), level))
+    intact.then(|| (u64::from_be_bytes(*generation), body.to_vec()))
 }
 
 #[cfg(test)]

@@ -143,6 +143,12 @@ impl Writer {
             if let Some(last) = last {
                 mark.set_last(last)?;
             }
+            // What was purged need not be in the log, but the state has it: a store that ends before that has lost something too.
+            let purged =
+                jobs.iter().filter_map(|job| if let Job::Purge { upto } = job { Some(*upto) } else { None }).max();
+            if purged > mark.level().last {
+                mark.set_last(purged)?;
+            }
         }
         if let Some(Some(last)) = last {
             self.tail().written(last);

@@ -169,14 +169,14 @@ fn history(view: &dyn View, at: Revision, range: &KeyRange, each: &mut Each<'_>)
     let to = range.to().map(columns::history_start);
     let mut seen: Vec<u8> = Vec::new();
     view.scan(Column::History, &from, to.as_deref(), &mut |key, row| {
-        let (name, revision) =
-            columns::version_of(key).ok_or_else(|| record::damaged("a key of kv_hist".to_owned()))?;
+        let damaged = || record::damaged("a key of kv_hist".to_owned());
+        let (name, revision) = columns::version_of(key).ok_or_else(damaged)?;
         if revision > at || name == seen {
             return Ok(ControlFlow::Continue(()));
         }
         seen = name.to_vec();
         match record::decode::<Option<Current>>(row)? {
-            Some(row) => each(&stored_key(&columns::unescape(name))?, &row),
+            Some(row) => each(&stored_key(&columns::unescape(name).ok_or_else(damaged)?)?, &row),
             None => Ok(ControlFlow::Continue(())),
         }
     })

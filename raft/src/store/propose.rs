@@ -3,7 +3,7 @@
 //! Invariant: a proposal that is answered was committed exactly once; one that is refused without being unknown was not done.
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use openraft::{
     errors::{ClientWriteError, RaftError},
     raft::WriteResult,
@@ -22,6 +22,7 @@ use super::{Inner, PROPOSE, Store, forward};
 use crate::{
     network::NetworkError,
     rpc::{Answer, Refused},
+    space::RESERVE,
     types::{Proposal, Reply, TypeConfig},
 };
 
@@ -50,6 +51,12 @@ pub enum ProposeError {
     /// The store was shut down, or has failed.
     #[error("the store has stopped")]
     Stopped,
+    /// The leader's disk has too little room for it. Nothing was done.
+    #[error("the leader's disk has only {} MiB left, of {} that are kept in reserve", free >> 20, RESERVE >> 20)]
+    Full {
+        /// Bytes that are free there.
+        free: u64,
+    },
 }
 
 /// What one try to propose came to.
@@ -59,6 +66,8 @@ pub(crate) enum Tried {
     NotLeader(Option<NodeId>),
     Unknown,
     Stopped,
+    /// Nothing was done: so many bytes are free.
+    Full(u64),
 }
 
 /// Checks a transaction against the limits.
@@ -105,10 +114,12 @@ impl Store {
                 Ok(Tried::Done(outcome)) => return Ok(outcome),
                 Ok(Tried::Stopped) => return Err(if unknown { ProposeError::Unknown } else { ProposeError::Stopped }),
                 Ok(Tried::Unknown) => unknown = true,
+                Ok(Tried::Full(free)) => return Err(full(unknown, free)),
                 Ok(Tried::NotLeader(Some(leader))) => {
                     led = true;
                     match timeout_at(deadline, self.inner.forward(leader, &command)).await {
                         Ok(Tried::Done(outcome)) => return Ok(outcome),
+                        Ok(Tried::Full(free)) => return Err(full(unknown, free)),
                         Ok(Tried::NotLeader(_)) => {}
                         Ok(Tried::Unknown | Tried::Stopped) => unknown = true,
                         Err(_) => return Err(ProposeError::Unknown),
@@ -130,9 +141,17 @@ impl Store {
     }
 }
 
+/// What is refused for want of room, unless an earlier try may have been done.
+const fn full(unknown: bool, free: u64) -> ProposeError {
+    if unknown { ProposeError::Unknown } else { ProposeError::Full { free } }
+}
+
 impl Inner {
     /// Proposes here.
     pub(crate) async fn submit(&self, command: Bytes) -> Tried {
+        if let Some(free) = self.no_room_for(&command) {
+            return Tried::Full(free);
+        }
         match self.raft.client_write(Proposal(command)).await {
             Ok(response) => self.tried(Ok(response.data)),
             Err(RaftError::APIError(error)) => self.tried(Err(error)),
@@ -142,6 +161,10 @@ impl Inner {
 
     /// Proposes several here, in one piece; what each came to, in their order.
     pub(crate) async fn submit_all(&self, commands: Vec<Bytes>) -> Vec<Tried> {
+        if self.room().short().is_some() {
+            // While there is hardly any room, each is looked at by itself.
+            return stream::iter(commands).then(|command| self.submit(command)).collect().await;
+        }
         let count = commands.len();
         let written = match self.raft.client_write_many(commands.into_iter().map(Proposal)).await {
             Ok(written) => {
@@ -172,6 +195,7 @@ impl Inner {
         }
         match answer.await {
             Ok(Ok(Answer::Outcome(outcome))) => Tried::Done(outcome),
+            Ok(Ok(Answer::Refused(Refused::Full(free)))) => Tried::Full(free),
             Ok(Ok(Answer::Refused(Refused::NotLeader(_) | Refused::Stranger | Refused::Malformed(_)))) => {
                 Tried::NotLeader(None)
             }

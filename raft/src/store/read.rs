@@ -72,6 +72,7 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub async fn read(&self, read: Read) -> Result<Revision, ReadError> {
+        self.inner.fence.check().map_err(ReadError::Storage)?;
         let mut progress = self.inner.feed.progress();
         match read {
             Read::Stale => {}

@@ -10,6 +10,8 @@ use quorate_proto::{
     txn::{Outcome, Revision, Txn},
 };
 
+mod table;
+
 use super::fixture::{CLUSTER, document, key, open_alone};
 use crate::{OpenError, Store};
 

@@ -31,7 +31,7 @@ use tokio_util::{
 };
 
 use crate::{
-    Config, Memory, Network, NetworkError, OpenError, Pipe, Storage, Store, Timing, Urgency, Watch,
+    Config, Memory, Network, NetworkError, OpenError, Pipe, ProposeError, Storage, Store, Timing, Urgency, Watch,
     voters::{self, Policy, Registered},
 };
 
@@ -226,6 +226,11 @@ impl Cluster {
         running.tasks.wait().await;
     }
 
+    /// Where a store in memory keeps its rows.
+    pub(super) fn memory(&self, node: u64) -> &Memory {
+        &self.memories[&node]
+    }
+
     /// Cuts a store off from all others.
     pub(super) fn cut(&self, node: u64) {
         self.switch.cut.lock().unwrap().insert(NodeId::from(node));
@@ -271,11 +276,16 @@ impl Cluster {
 
     /// Writes a key; the revision it was written at.
     pub(super) async fn put(&self, node: u64, name: &str) -> Revision {
-        let request = RequestId(u128::from(self.requests.fetch_add(1, Ordering::Relaxed)));
-        match self.store(node).propose(request, Txn::new().put(key(name), document(name))).await.unwrap() {
+        match self.propose(node, Txn::new().put(key(name), document(name))).await.unwrap() {
             Outcome::Applied(revision) => revision,
             stale => panic!("{stale:?}"),
         }
+    }
+
+    /// Proposes a transaction under a request id of its own.
+    pub(super) async fn propose(&self, node: u64, txn: Txn) -> Result<Outcome, ProposeError> {
+        let request = RequestId(u128::from(self.requests.fetch_add(1, Ordering::Relaxed)));
+        self.store(node).propose(request, txn).await
     }
 
     /// Waits until a node has applied a revision.
@@ -292,10 +302,15 @@ impl Cluster {
 
 /// Opens a store on its own, for what it answers.
 pub(super) async fn open_alone(path: &Path, cluster: ClusterId, node: u64) -> Result<Store, OpenError> {
-    let port = Port { node: NodeId::from(node), switch: Arc::default(), tasks: TaskTracker::new() };
     let config = Config::new(cluster, NodeId::from(node), Timing::CAREFUL);
-    let storage = Storage::Disk(path.to_owned());
-    Store::open(config, storage, Arc::new(port), Seeded::new(node), TaskTracker::new(), CancellationToken::new()).await
+    open_with(config, Storage::Disk(path.to_owned())).await
+}
+
+/// Opens a store on its own.
+pub(super) async fn open_with(config: Config, storage: Storage) -> Result<Store, OpenError> {
+    let (node, seed) = (config.node, config.node.0 as u64);
+    let port = Port { node, switch: Arc::default(), tasks: TaskTracker::new() };
+    Store::open(config, storage, Arc::new(port), Seeded::new(seed), TaskTracker::new(), CancellationToken::new()).await
 }
 
 /// Waits until something is so.

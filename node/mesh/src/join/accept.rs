@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use quorate_proto::{refusal::Refusal, wire::cap, world::Clock};
+use quorate_proto::{ids::NodeId, refusal::Refusal, wire::cap, world::Clock};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::{Admission, Answer, Ask, JoinAttempt, exporter, refuse};
+use super::{Admission, Answer, Ask, JoinAttempt, exporter, refuse, replace::ReplaceAttempt};
 use crate::{
     frame,
     limits::{Attempts, Gauge, JOINS_PENDING},
@@ -37,13 +37,13 @@ impl Acceptor {
         Self { admission, clock, attempts: Mutex::default(), pending: Gauge::default() }
     }
 
-    /// Serves the one attempt of a connection, then closes it.
-    pub(crate) async fn serve(&self, connection: &quinn::Connection, source: SocketAddr) {
+    /// Serves the one attempt of a connection, then closes it. `node` is whom the caller's certificate names, if it has one.
+    pub(crate) async fn serve(&self, connection: &quinn::Connection, node: Option<NodeId>, source: SocketAddr) {
         let Ok(Ok(streams)) = timeout(DEADLINE, connection.accept_bi()).await else {
             return Close::Done.close(connection);
         };
         let mut stream = Stream::new(connection, TaskTracker::new().token(), streams);
-        let answer = match timeout(DEADLINE, self.decide(connection, &mut stream, source)).await {
+        let answer = match timeout(DEADLINE, self.decide(connection, &mut stream, node, source)).await {
             Ok(Ok(grant)) => Answer::Granted(grant),
             Ok(Err(refusal)) => Answer::Refused(refusal),
             Err(_) => Answer::Refused(refuse::no_decision()),
@@ -68,6 +68,7 @@ impl Acceptor {
         &self,
         connection: &quinn::Connection,
         stream: &mut Stream,
+        node: Option<NodeId>,
         source: SocketAddr,
     ) -> Result<super::JoinGrantParts, Refusal> {
         let allowed = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).allow(source.ip(), self.clock.now());
@@ -77,8 +78,18 @@ impl Acceptor {
         let Some(_pending) = self.pending.enter(source.ip(), JOINS_PENDING, JOINS_PENDING) else {
             return Err(refuse::too_many("more than 64 joins are under way"));
         };
-        let Ask::V1 { request, proof } =
-            frame::expect(&mut stream.receive, cap::CONTROL).await.map_err(refuse::malformed)?;
+        let ask = frame::expect(&mut stream.receive, cap::CONTROL).await.map_err(refuse::malformed)?;
+        let (request, proof) = match (ask, node) {
+            (Ask::V1 { request, proof }, None) => (request, proof),
+            (Ask::Replace(wish), Some(node)) => {
+                return self.admission.replace(ReplaceAttempt { node, wish, source }).await;
+            }
+            _ => {
+                return Err(refuse::malformed(
+                    "a token is shown without a certificate, and a replacement asked for with one",
+                ));
+            }
+        };
         let exporter = exporter(connection).ok_or_else(|| refuse::malformed("no keying material"))?;
         let attempt = JoinAttempt { request, exporter, proof, source };
         attempt.wish().map_err(refuse::malformed)?;

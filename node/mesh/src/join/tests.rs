@@ -68,6 +68,20 @@ impl Admission for Desk {
             settings: Bytes::from_static(SETTINGS),
         })
     }
+
+    async fn replace(&self, attempt: ReplaceAttempt) -> Result<JoinGrantParts, Refusal> {
+        let node = NodeId(attempt.node.0 + 100);
+        let leaf = self.ca.issue_node(&attempt.wish.signing_request, node, wall(), &Chance::new(9)).unwrap();
+        Ok(JoinGrantParts {
+            node,
+            name: format!("n{}", attempt.node.0),
+            leaf,
+            authorities: vec![self.ca.certificate().clone()],
+            cluster_key: (&ClusterKey::from_bytes([7; 32])).into(),
+            peers: Vec::new(),
+            settings: Bytes::from_static(SETTINGS),
+        })
+    }
 }
 
 /// A cluster of one node, and a token for it.
@@ -217,4 +231,29 @@ fn a_verifier_is_not_the_secret_and_neither_is_shown() {
     let attempt =
         JoinAttempt { request: Bytes::new(), exporter: [1; 32], proof: [2; 32], source: ([10, 0, 0, 1], 1).into() };
     assert_eq!(format!("{verifier:?} {attempt:?}"), "… JoinAttempt { source: 10.0.0.1:1, .. }");
+}
+
+async fn replaced(old: &Identity, member: &Node) -> Result<JoinGrant, Refusal> {
+    let clock = Arc::new(Still::default());
+    within(replace(old, RequestId(5), &[member.address()], Vec::new(), "test", clock)).await
+}
+
+#[tokio::test]
+async fn a_member_that_lost_its_data_begins_anew_by_its_certificate() {
+    let (n1, desk, _) = cluster(1);
+    let old = identity(&desk.ca, 2);
+    let grant = replaced(&old, &n1).await.unwrap();
+    assert_eq!((grant.identity.node, grant.name.as_str()), (NodeId::from(102), "n2"));
+    assert_ne!(grant.identity.credentials.key, old.credentials.key);
+    let n2 = Start::new(grant.identity).run();
+    n2.mesh.introduce(n1.id(), vec![n1.address()]);
+    assert!(within(n2.mesh.open(n1.id(), Alpn::Peer)).await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_begins_anew_without_a_certificate_of_this_cluster() {
+    let (n1, _, _) = cluster(1);
+    let refused = replaced(&identity(&authority(2), 2), &n1).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Unavailable, "{refused}");
+    assert!(refused.because.contains("another cluster answered"), "{refused}");
 }
