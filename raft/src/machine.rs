@@ -271,7 +271,8 @@ fn hash(before: u32, revision: Revision, operation: &[u8], history: &[u8]) -> u3
     hasher.finalize()
 }
 
-fn stored_key(key: &[u8]) -> io::Result<Key> {
+/// Reads a key of `kv_cur`.
+pub(crate) fn stored_key(key: &[u8]) -> io::Result<Key> {
     let text = std::str::from_utf8(key).map_err(|error| record::damaged(error.to_string()))?;
     Key::parse(text).map_err(|error| record::damaged(error.to_string()))
 }

@@ -181,7 +181,7 @@ fn belongs(config: &Config, path: &Path, cluster: ClusterId, node: NodeId) -> Re
     }
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
     move |source| match source.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => OpenError::Damaged { path: path.clone(), source },

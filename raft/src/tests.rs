@@ -1,9 +1,11 @@
 //! Stories about stores: alone, in threes, after crashes and damage.
 
+mod backup;
 mod cluster;
 mod damage;
 mod fixture;
 mod leases;
 mod members;
 mod ranges;
+mod recover;
 mod suite;
