@@ -11,6 +11,7 @@ use quorate_proto::{
     kinds::NODES,
     overview::Standing,
     refusal::{Reason, Refusal, chain},
+    request::Read,
     txn::Outcome,
 };
 use quorate_raft::{Config as StoreConfig, Storage, Store, Timing};
@@ -21,15 +22,20 @@ use super::{Daemon, Engine, NOT_STARTED, not_started, pace, renewal::Renewal};
 use crate::{
     addresses,
     admission::{Gate, LateGate},
+    adoption::{self, Heir},
     home::Record,
     loops::Snapshots,
     mesh_links::{self, MeshLinks, NamesOverQuic, Reception},
     node::{Node, Own, Parts},
     raft_network::RaftNetwork,
     registration::{self, Moment},
+    replica,
     secrets::Vault,
     socket,
 };
+
+/// How long a store that goes on alone may take to lead: many times what an election takes.
+const ALONE: Duration = Duration::from_secs(60);
 
 /// How long the parts may take to stop.
 const STOP: Duration = Duration::from_secs(10);
@@ -156,6 +162,7 @@ async fn start(
     .await
     .map_err(|error| not_started(&error))?;
     found(daemon, record, node, &store).await?;
+    adopt(daemon, record, node, &store).await?;
 
     let own =
         Own { node, name: record.name.clone(), incarnation: record.incarnation, addresses: daemon.addresses.clone() };
@@ -189,7 +196,7 @@ async fn start(
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
     let standing = running.standing;
-    let gate = Gate::new(running.agreed, vault, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
+    let gate = Gate::new(running.agreed, vault, record.epoch, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
     let set = [
         later.snapshots.set(running.snapshots).is_ok(),
         later.services.set(running.services).is_ok(),
@@ -255,6 +262,7 @@ fn mesh(
         addresses: daemon.addresses.clone(),
         identity,
         incarnation: record.incarnation,
+        epoch: record.epoch,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         link: LinkClass::Lan,
         segmentation_offload: true,
@@ -304,5 +312,27 @@ async fn found(daemon: &Daemon, record: &mut Record, node: NodeId, store: &Store
         Err(error) => return Err(not_started(&error)),
     }
     record.founding = None;
+    daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))
+}
+
+/// Tells a store that goes on without its former members what that means for its objects, if that was not done yet.
+async fn adopt(daemon: &Daemon, record: &mut Record, node: NodeId, store: &Store) -> Result<(), Refusal> {
+    let Some(adoption) = &record.adoption else { return Ok(()) };
+    let mut status = store.status();
+    let leads = status.wait_for(|status| status.leading);
+    if tokio::time::timeout(ALONE, leads).await.is_err() {
+        return Err(gave_up("its store goes on alone, and did not come to lead"));
+    }
+    let heir = Heir { settings: &record.cluster, node, name: &record.name, adoption };
+    loop {
+        store.read(Read::Linearizable).await.map_err(|error| not_started(&error))?;
+        let snapshot = replica::load(store).map_err(|error| not_started(&error))?;
+        let moment = Moment { wall: daemon.clock.wall(), random: &*daemon.random };
+        let Some(txn) = adoption::next(&snapshot, &heir, &moment)? else { break };
+        // A stale one was decided on what has changed since: it is decided anew.
+        store.propose(daemon.random.request_id(), txn).await.map_err(|error| not_started(&error))?;
+    }
+    tracing::info!(epoch = %record.epoch, "the store goes on without its former members");
+    record.adoption = None;
     daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))
 }
