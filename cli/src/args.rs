@@ -4,6 +4,7 @@
 //!
 //! Invariant: nothing here acts; what was typed is turned into values, and what makes no sense is refused with exit code 2.
 
+mod backup;
 mod dev;
 mod values;
 
@@ -16,6 +17,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 
+pub(crate) use self::backup::{Backup, Cut, Recover, Restore};
 pub(crate) use self::dev::{Dev, DevInit, DevUp, DevWhich};
 use self::values::{duration, endpoint};
 
@@ -93,6 +95,9 @@ pub(crate) enum Verb {
     Cluster(Cluster),
     /// Have a node leave the cluster: its vote and its pods go to others, then its daemon stops
     Leave(Leave),
+    /// Save, inspect and restore the state of a cluster
+    #[command(subcommand)]
+    Backup(Backup),
     /// A cluster of several hosts on this machine, to try and to test
     #[command(subcommand)]
     Dev(Dev),
@@ -168,6 +173,8 @@ pub(crate) enum Cluster {
         #[arg(short, long, value_enum, default_value_t = StatusOutput::Table)]
         output: StatusOutput,
     },
+    /// Go on alone with this machine's node, when the quorum is lost for good: shows what it has, changes nothing without --yes
+    Recover(Recover),
 }
 
 /// How a status is printed.

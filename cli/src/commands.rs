@@ -3,6 +3,8 @@
 //! Invariant: a verb that asks the cluster reaches the world only through its [`crate::session::Session`].
 
 pub(crate) mod apply;
+pub(crate) mod backup;
+pub(crate) mod cluster;
 pub(crate) mod context;
 pub(crate) mod cordon;
 pub(crate) mod delete;

@@ -29,7 +29,9 @@ use quorate_proto::refusal::Refusal;
 use crate::{
     args::{Arguments, Cluster, Get, Global, Output, Selectors, Verb},
     chosen::Chosen,
-    commands::{apply, context, cordon, delete, describe, events, get, leave, logs, scale, status, token, up},
+    commands::{
+        apply, backup, cluster, context, cordon, delete, describe, events, get, leave, logs, scale, status, token, up,
+    },
     config::Config,
     failure::Failure,
     output::Console,
@@ -77,9 +79,15 @@ fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 async fn client_verb(global: Global, verb: Verb, mut console: Console<'_>) -> Result<(), Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     let path = config::path(environment).map_err(|error| error.refusal("contexts were not read"))?;
+    if let Verb::Backup(verb) = &verb
+        && let Some(done) = backup::offline(&global, verb, &mut console)
+    {
+        return done;
+    }
     match verb {
         Verb::Context(arguments) => return context::run(&path, arguments, &mut console),
         Verb::Dev(arguments) => return dev::run(arguments, &path, &mut console).await,
+        Verb::Cluster(Cluster::Recover(arguments)) => return cluster::recover(&arguments, &mut console),
         _ => {}
     }
 
@@ -114,7 +122,8 @@ async fn client_command(session: &mut Session<'_>, verb: Verb) -> Result<(), Fai
         Verb::Status { output } | Verb::Cluster(Cluster::Status { output }) => status::run(session, output).await,
         Verb::Leave(arguments) => leave::run(session, arguments).await,
         Verb::Token(arguments) => token::run(session, arguments).await,
-        Verb::Up(_) | Verb::Join(_) | Verb::DevInit(_) | Verb::Context(_) | Verb::Dev(_) => Ok(()),
+        Verb::Backup(verb) => backup::run(session, verb).await,
+        Verb::Up(_) | Verb::Join(_) | Verb::DevInit(_) | Verb::Context(_) | Verb::Dev(_) | Verb::Cluster(_) => Ok(()),
     }
 }
 

@@ -9,9 +9,22 @@ use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 /// Interfaces that lead to containers, not to other machines.
 const INNER: [&str; 5] = ["docker", "br-", "veth", "quorate", "cni"];
 
+/// Where a daemon tells others to dial it: where it is told to, or else where it can be dialled.
+#[must_use]
+pub(crate) fn told(listen: SocketAddr, advertise: &[SocketAddr]) -> Vec<SocketAddr> {
+    if advertise.is_empty() { advertised(listen) } else { advertise.to_vec() }
+}
+
+/// This machine's name, as a node's; empty if it has none.
+#[must_use]
+pub(crate) fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.map(|name| name.to_ascii_lowercase()).unwrap_or_default()
+}
+
 /// Where others can dial a daemon that listens there: the address itself, or this machine's addresses if it is the wildcard.
 #[must_use]
-pub(crate) fn advertised(listen: SocketAddr) -> Vec<SocketAddr> {
+fn advertised(listen: SocketAddr) -> Vec<SocketAddr> {
     if !listen.ip().is_unspecified() {
         return vec![listen];
     }

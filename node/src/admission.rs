@@ -11,6 +11,7 @@ use data_encoding::HEXLOWER;
 use quorate_api::Desired as _;
 use quorate_mesh::join::{self, Admission, JoinAttempt, JoinGrantParts, Peer, ReplaceAttempt, refuse};
 use quorate_proto::{
+    hello::Epoch,
     ids::NodeId,
     kinds::{JOINTOKENS, NODES},
     refusal::{Reason, Refusal, chain},
@@ -42,21 +43,31 @@ pub(crate) struct Place {
     pub cluster: ClusterSettings,
     /// The node's part of the pod range.
     pub pod_range: ipnet::Ipv4Net,
+    /// The cluster's epoch.
+    #[serde(default)]
+    pub epoch: Epoch,
 }
 
 /// Admits machines to the cluster.
 pub(crate) struct Gate {
     agreed: Agreed,
     vault: Vault,
+    epoch: Epoch,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
 
 impl Gate {
-    /// At this node.
+    /// At this node, in this epoch of its cluster.
     #[must_use]
-    pub(crate) const fn new(agreed: Agreed, vault: Vault, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self { agreed, vault, clock, random }
+    pub(crate) const fn new(
+        agreed: Agreed,
+        vault: Vault,
+        epoch: Epoch,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        Self { agreed, vault, epoch, clock, random }
     }
 
     fn check(&self, snapshot: &Snapshot, token: &str, attempt: &JoinAttempt) -> Result<(), Refusal> {
@@ -154,7 +165,7 @@ impl Gate {
         let leaf = authority
             .issue_node(signing_request, registration.node, self.clock.wall(), &*self.random)
             .map_err(|error| internal(&error))?;
-        let place = Place { cluster: settings, pod_range: registration.pod_range };
+        let place = Place { cluster: settings, pod_range: registration.pod_range, epoch: self.epoch };
         Ok(JoinGrantParts {
             node: registration.node,
             name: registration.name,

@@ -187,6 +187,20 @@ impl Cluster for Membership {
         self.remote_logs(id, &node, logs).await
     }
 
+    async fn backup(&self, read: Read) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal> {
+        const WHAT: &str = "no backup was taken";
+        let pieces = self.store.backup(read, self.clock.wall()).await.map_err(|error| {
+            Refusal::new(Reason::Unavailable, WHAT, chain(&error)).hint(
+                "without a quorum, --stale takes what the asked node has; `quorate status` shows who can be reached",
+            )
+        })?;
+        let broken = |error: std::io::Error| {
+            Refusal::new(Reason::Internal, WHAT, format!("the state cannot be read to its end: {error}"))
+                .hint("ask another node with --endpoint")
+        };
+        Ok(pieces.map_err(broken).boxed())
+    }
+
     async fn heartbeat(&self, node: NodeId, _incarnation: u64) -> Result<(), Refusal> {
         let refuse = |because: &str| Refusal::new(Reason::Unavailable, "the heartbeat was not heard", because);
         if !self.store.status().borrow().leading {

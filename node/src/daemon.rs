@@ -165,13 +165,8 @@ struct Daemon {
 impl Daemon {
     fn prepare(settings: Settings) -> Result<Self, Refusal> {
         let home = Home::open(&settings.data).map_err(|error| error.refusal(NOT_STARTED))?;
-        let addresses = if settings.advertise.is_empty() {
-            addresses::advertised(settings.listen)
-        } else {
-            settings.advertise.clone()
-        };
-        let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-        let name = settings.name.clone().or_else(|| host().map(|name| name.to_ascii_lowercase())).unwrap_or_default();
+        let addresses = addresses::told(settings.listen, &settings.advertise);
+        let name = settings.name.clone().unwrap_or_else(addresses::host_name);
         let daemon = Self {
             home: Arc::new(home),
             name,
@@ -202,7 +197,7 @@ impl Daemon {
     }
 
     fn remembered(&self) -> Result<Option<Record>, Refusal> {
-        self.home.record().map_err(|error| error.refusal(NOT_STARTED))
+        self.home.startable().map_err(|error| error.refusal(NOT_STARTED))
     }
 
     /// A node that has left its cluster does not come back as what it was: its vote and its name are others'.
@@ -288,6 +283,9 @@ impl Daemon {
             measured: None,
             pace: None,
             left: false,
+            epoch: place.epoch,
+            recovering: None,
+            adoption: None,
         };
         if fresh {
             self.home.forget().map_err(|error| error.refusal(NOT_STARTED))?;

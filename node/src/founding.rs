@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use quorate_mesh::{ClusterAuthority, ClusterKey, Identity, IdentityError, UserIdentity};
 use quorate_proto::{
+    hello::Epoch,
     ids::NodeId,
     world::{Random, Timestamp},
 };
@@ -77,6 +78,9 @@ pub(crate) fn make(
         measured: None,
         pace: None,
         left: false,
+        epoch: Epoch::default(),
+        recovering: None,
+        adoption: None,
     };
     Ok(Founding { identity, key, record, administrator })
 }

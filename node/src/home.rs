@@ -5,6 +5,7 @@
 //! identity.pem    key and certificate (quorate-mesh)
 //! cluster.key     what seals the cluster's secrets
 //! node.json       name, starts, pod range, the cluster's settings, where peers were
+//! restoring/      there while a backup is made into this directory (backup.rs)
 //! store/          the Raft group's log and state (quorate-raft)
 //! pods/           volumes (quorate-agent)
 //! fenced.json     while the store is damaged: why, and the request by which the node begins anew
@@ -24,6 +25,7 @@ use std::{
 use ipnet::Ipv4Net;
 use quorate_mesh::{ClusterKey, join::Peer};
 use quorate_proto::{
+    hello::Epoch,
     ids::{NodeId, RequestId},
     refusal::{Reason, Refusal, chain},
 };
@@ -32,7 +34,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::settings::ClusterSettings;
+use crate::{adoption::Adoption, settings::ClusterSettings};
 
 /// The largest `node.json` that is read, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
@@ -72,6 +74,15 @@ pub(crate) struct Record {
     /// Set once the node has left the cluster: it does not start again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+    /// The cluster's epoch: a new one begins when a survivor goes on alone.
+    #[serde(default)]
+    pub epoch: Epoch,
+    /// While this node's store is made a survivor's: the epoch that begins then. The daemon does not start meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovering: Option<Epoch>,
+    /// What the store is still to be told of the members that it goes on without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adoption: Option<Adoption>,
 }
 
 /// A node whose store is of no more use: why, and how it begins anew. Stored as JSON: fields may be added.
@@ -112,6 +123,12 @@ pub(crate) enum HomeError {
         #[source]
         source: io::Error,
     },
+    /// A backup was being restored into it, and that was not finished.
+    #[error("a backup was being restored into {}, and that was not finished", .0.display())]
+    Restoring(PathBuf),
+    /// This node was being made to go on alone, and that was not finished.
+    #[error("the cluster was being recovered on {}, and that was not finished", .0.display())]
+    Recovering(PathBuf),
     /// A file is not what it should be.
     #[error("{} is damaged: {because}", path.display())]
     Damaged {
@@ -137,6 +154,8 @@ impl HomeError {
                 "run it as root, or choose another --data-dir".to_owned()
             }
             Self::File { .. } => "check the disk and --data-dir".to_owned(),
+            Self::Restoring(_) => "run the same `quorate backup restore` again: it begins anew".to_owned(),
+            Self::Recovering(_) => "run `quorate cluster recover --yes` again: it finishes what was begun".to_owned(),
             Self::Damaged { .. } => "set the data directory aside and join the cluster again as a new node".to_owned(),
         };
         Refusal::new(Reason::Invalid, what, chain(self)).hint(hint)
@@ -182,6 +201,24 @@ impl Home {
     #[must_use]
     pub(crate) fn pods(&self) -> PathBuf {
         self.path.join("pods")
+    }
+
+    /// Where a restore is prepared. While it is there without a record, what is in the directory counts for nothing.
+    #[must_use]
+    pub(crate) fn restoring(&self) -> PathBuf {
+        self.path.join("restoring")
+    }
+
+    /// What the node remembers of itself, if it may start with that; `None` if it is no member yet.
+    ///
+    /// # Errors
+    /// If it cannot be read, is damaged, or something was begun with it that has to be finished first.
+    pub(crate) fn startable(&self) -> Result<Option<Record>, HomeError> {
+        match self.record()? {
+            None if self.restoring().exists() => Err(HomeError::Restoring(self.path.clone())),
+            Some(Record { recovering: Some(_), .. }) => Err(HomeError::Recovering(self.path.clone())),
+            record => Ok(record),
+        }
     }
 
     /// What the node remembers of itself; `None` if it is no member yet.
@@ -375,6 +412,9 @@ mod tests {
             measured: None,
             pace: None,
             left: false,
+            epoch: Epoch::default(),
+            recovering: None,
+            adoption: None,
         }
     }
 

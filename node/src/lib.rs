@@ -4,10 +4,12 @@
 //!
 //! Invariant: this crate owns time, tasks and shutdown: parts are built in order and stopped in reverse.
 
+pub mod backup;
 pub mod daemon;
 pub mod links;
 pub mod node;
 pub mod raft_network;
+pub mod recovery;
 pub mod registration;
 pub mod secrets;
 pub mod serve;
@@ -17,6 +19,7 @@ pub mod world;
 
 mod addresses;
 mod admission;
+mod adoption;
 mod carrier;
 mod cluster;
 mod derived;

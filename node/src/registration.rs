@@ -145,7 +145,11 @@ pub fn found(
     Ok(registration)
 }
 
-fn place(
+/// Gives a machine its place: its node object, under a name and with a part of the pod range that nobody has.
+///
+/// # Errors
+/// If the name is taken or no name, or the pod range is used up.
+pub(crate) fn place(
     snapshot: &Snapshot,
     settings: &ClusterSettings,
     candidate: &Candidate<'_>,
@@ -191,7 +195,7 @@ fn address(name: &str, owner: &Value) -> Value {
     json!({"apiVersion": ADDRESSES.api_version(), "kind": ADDRESSES.kind, "metadata": {"name": name}, "spec": {"owner": owner}})
 }
 
-fn range_name(range: Ipv4Net) -> String {
+pub(crate) fn range_name(range: Ipv4Net) -> String {
     format!("{}-{}", range.network(), range.prefix_len())
 }
 

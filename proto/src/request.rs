@@ -140,6 +140,11 @@ pub enum Request {
         /// The node's name.
         node: String,
     },
+    /// The whole state at one revision, as the bytes of a backup. Answer: `Data`, then `End`.
+    Backup {
+        /// How fresh it must be.
+        read: Read,
+    },
 }
 
 /// An object, by kind and name.

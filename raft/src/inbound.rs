@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{
     record,
     rpc::SnapshotId,
-    snapshot::{Draft, MAX_BLOCKS, SnapshotFile, Vault},
+    snapshot::{Draft, MAX_BLOCKS, Sink, SnapshotFile, Vault},
 };
 
 /// What has arrived so far.

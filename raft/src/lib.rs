@@ -14,6 +14,8 @@ compile_error!(
     "simulated runs repeat only with `--cfg tokio_unstable`: a RUSTFLAGS variable overrides .cargo/config.toml"
 );
 
+mod alone;
+pub mod backup;
 mod beats;
 mod columns;
 mod config;
@@ -29,6 +31,7 @@ mod open;
 mod pace;
 mod peer;
 mod record;
+pub mod recover;
 mod rpc;
 mod scrub;
 mod serve;

@@ -72,6 +72,7 @@ struct Tail {
 pub(crate) struct Found {
     pub(crate) vote: Option<Vote>,
     pub(crate) last: Option<LogId>,
+    pub(crate) committed: Option<LogId>,
 }
 
 /// What [`Log::open`] returns beside the log: the writer's loop, to be run where its waiting does no harm.
@@ -92,10 +93,18 @@ impl Log {
         Ok((Self { engine, jobs, tail, delay }, Box::pin(writer.run())))
     }
 
-    /// The vote and the last log id, as they were read.
+    /// The vote, the last log id and the last that is known to be committed, as they were read.
     pub(crate) fn found(&self) -> Found {
         let tail = self.tail();
-        Found { vote: tail.vote, last: tail.last }
+        Found { vote: tail.vote, last: tail.last, committed: tail.committed }
+    }
+
+    /// All entries from `from` on.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(crate) fn rest(&self, from: u64) -> io::Result<Vec<Entry>> {
+        self.read(from, u64::MAX, usize::MAX)
     }
 
     /// How long it takes, of late, until entries are on the disk.

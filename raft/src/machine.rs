@@ -277,7 +277,8 @@ pub(crate) fn operation(row: &[u8]) -> io::Result<(Key, bool)> {
     Ok((key, deleted))
 }
 
-fn stored_key(key: &[u8]) -> io::Result<Key> {
+/// Reads a key of `kv_cur`.
+pub(crate) fn stored_key(key: &[u8]) -> io::Result<Key> {
     let text = std::str::from_utf8(key).map_err(|error| record::damaged(error.to_string()))?;
     Key::parse(text).map_err(|error| record::damaged(error.to_string()))
 }

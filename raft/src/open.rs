@@ -243,7 +243,7 @@ fn belongs(config: &Config, path: &Path, cluster: ClusterId, node: NodeId) -> Re
     }
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
     move |source| match source.kind() {
         _ if is_damage(&source) => OpenError::Damaged { path: path.clone(), source },

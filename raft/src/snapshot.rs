@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_proto::{key::MAX_KEY, txn::MAX_TXN};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tempfile::NamedTempFile;
 
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) const BLOCK: usize = 256 << 10;
 
 /// Bytes before each block: its length and its checksum.
-const BLOCK_HEADER: usize = 8;
+pub(crate) const BLOCK_HEADER: usize = 8;
 
 /// The largest snapshot that is accepted, in blocks: 16 GiB.
 pub(crate) const MAX_BLOCKS: u64 = 65_536;
@@ -186,6 +186,16 @@ impl Vault {
         }
     }
 
+    /// Forgets the newest snapshot, durably: it is of a past that does not count any more.
+    pub(crate) fn discard(&self) -> io::Result<()> {
+        let Place::Disk(directory) = &self.place else { return Ok(()) };
+        match fs::remove_file(directory.join("current")) {
+            Ok(()) => File::open(directory)?.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes what an interrupted build or transfer left behind.
     pub(crate) fn clean(&self) -> io::Result<()> {
         let Place::Disk(directory) = &self.place else { return Ok(()) };
@@ -208,9 +218,10 @@ impl Draft {
     pub(crate) const fn blocks(&self) -> u64 {
         self.blocks
     }
+}
 
-    /// Adds the next block: full, unless it is the last.
-    pub(crate) fn push(&mut self, block: Bytes) -> io::Result<()> {
+impl Sink for Draft {
+    fn push(&mut self, block: Bytes) -> io::Result<()> {
         if block.is_empty() || block.len() > BLOCK || self.blocks >= MAX_BLOCKS {
             return Err(record::damaged(format!("block {} of {} bytes", self.blocks, block.len())));
         }
@@ -283,11 +294,7 @@ impl SnapshotFile {
 
     /// Its header, and its rows behind it.
     pub(crate) fn read(&self) -> io::Result<(Header, Rows)> {
-        let mut blocks = Blocks { snapshot: self.clone(), next: 0, block: Bytes::new() };
-        let length = blocks.number()?;
-        let mut header = vec![0; bounded(length, MAX_ROW_VALUE)?];
-        blocks.read_exact(&mut header)?;
-        Ok((record::decode(&header)?, Rows { blocks, count: 0, done: false }))
+        read(Blocks { snapshot: self.clone(), next: 0, block: Bytes::new() })
     }
 
     /// Reads it whole; an error if anything is damaged or missing.
@@ -300,16 +307,21 @@ impl SnapshotFile {
     }
 }
 
-/// Writes a header and rows into the blocks of a draft.
-pub(crate) struct Writer {
-    draft: Draft,
+/// Takes blocks: each full, but for the last.
+pub(crate) trait Sink {
+    fn push(&mut self, block: Bytes) -> io::Result<()>;
+}
+
+/// Writes a header and rows into blocks: of a draft, or of whatever else takes them.
+pub(crate) struct Writer<S = Draft> {
+    sink: S,
     buffer: BytesMut,
     count: u64,
 }
 
-impl Writer {
-    pub(crate) fn new(draft: Draft, header: &Header) -> io::Result<Self> {
-        let mut writer = Self { draft, buffer: BytesMut::with_capacity(BLOCK * 2), count: 0 };
+impl<S: Sink> Writer<S> {
+    pub(crate) fn new(sink: S, header: &impl Serialize) -> io::Result<Self> {
+        let mut writer = Self { sink, buffer: BytesMut::with_capacity(BLOCK * 2), count: 0 };
         let header = record::encode(header)?;
         writer.buffer.put_u32(u32::try_from(header.len()).map_err(io::Error::other)?);
         writer.buffer.extend_from_slice(&header);
@@ -327,43 +339,50 @@ impl Writer {
         self.spill()
     }
 
-    pub(crate) fn finish(mut self) -> io::Result<Draft> {
+    pub(crate) fn finish(mut self) -> io::Result<S> {
         self.buffer.put_u8(END);
         self.buffer.put_u64(self.count);
         self.spill()?;
         if !self.buffer.is_empty() {
-            self.draft.push(self.buffer.split().freeze())?;
+            self.sink.push(self.buffer.split().freeze())?;
         }
-        Ok(self.draft)
+        Ok(self.sink)
     }
 
     fn spill(&mut self) -> io::Result<()> {
         while self.buffer.len() >= BLOCK {
-            self.draft.push(self.buffer.split_to(BLOCK).freeze())?;
+            self.sink.push(self.buffer.split_to(BLOCK).freeze())?;
         }
         Ok(())
     }
 }
 
+/// Reads a header, and the rows behind it, from what the blocks hold together.
+pub(crate) fn read<H: DeserializeOwned, R: Read>(mut blocks: R) -> io::Result<(H, Rows<R>)> {
+    let length = length(&mut blocks)?;
+    let mut header = vec![0; bounded(length, MAX_ROW_VALUE)?];
+    blocks.read_exact(&mut header)?;
+    Ok((record::decode(&header)?, Rows { blocks, count: 0, done: false }))
+}
+
 /// The rows of a snapshot, in order; ends with an error if any is missing.
-pub(crate) struct Rows {
-    blocks: Blocks,
+pub(crate) struct Rows<R = Blocks> {
+    blocks: R,
     count: u64,
     done: bool,
 }
 
-struct Blocks {
+/// What the blocks of a snapshot hold together.
+pub(crate) struct Blocks {
     snapshot: SnapshotFile,
     next: u64,
     block: Bytes,
 }
 
-impl Blocks {
-    fn number(&mut self) -> io::Result<u32> {
-        let mut bytes = [0; 4];
-        self.read_exact(&mut bytes)?;
-        Ok(u32::from_be_bytes(bytes))
-    }
+fn length(source: &mut impl Read) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    source.read_exact(&mut bytes)?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 impl Read for Blocks {
@@ -378,7 +397,12 @@ impl Read for Blocks {
     }
 }
 
-impl Rows {
+impl<R: Read> Rows<R> {
+    /// What they were read from.
+    pub(crate) fn into_blocks(self) -> R {
+        self.blocks
+    }
+
     fn row(&mut self) -> io::Result<Option<Row>> {
         let mut number = [0];
         self.blocks.read_exact(&mut number)?;
@@ -391,7 +415,7 @@ impl Rows {
         let column = Column::from_number(number[0])
             .filter(|column| Column::STATE.contains(column))
             .ok_or_else(|| record::damaged(format!("a snapshot with column {}, which is not known here", number[0])))?;
-        let (key, value) = (self.blocks.number()?, self.blocks.number()?);
+        let (key, value) = (length(&mut self.blocks)?, length(&mut self.blocks)?);
         let mut key = vec![0; bounded(key, MAX_ROW_KEY)?];
         let mut value = vec![0; bounded(value, MAX_ROW_VALUE)?];
         self.blocks.read_exact(&mut key)?;
@@ -401,7 +425,7 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
+impl<R: Read> Iterator for Rows<R> {
     type Item = io::Result<Row>;
 
     fn next(&mut self) -> Option<io::Result<Row>> {

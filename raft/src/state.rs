@@ -145,7 +145,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 }
 
 /// Writes one consistent state into a snapshot: rows, applied entry and membership of the same moment.
-fn build(engine: &dyn Engine, vault: &Vault) -> io::Result<(Header, SnapshotFile)> {
+pub(crate) fn build(engine: &dyn Engine, vault: &Vault) -> io::Result<(Header, SnapshotFile)> {
     let draft = look(engine, |view| {
         let meta = Meta::load(view)?;
         let header = Header { last: meta.applied, membership: meta.membership.clone(), meta: meta.rows()? };

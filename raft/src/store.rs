@@ -14,7 +14,12 @@ use openraft::{
     async_runtime::watch::WatchReceiver,
     errors::{ForwardToLeader, InitializeError, RaftError},
 };
-use quorate_proto::{ids::NodeId, txn::Revision, wire::cap, world::Random};
+use quorate_proto::{
+    ids::{ClusterId, NodeId},
+    txn::Revision,
+    wire::cap,
+    world::Random,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -42,6 +47,7 @@ use crate::{
     watch::Feed,
 };
 
+mod backup;
 mod command;
 mod compaction;
 mod forward;
@@ -76,8 +82,11 @@ pub struct Store {
 }
 
 pub(crate) struct Inner {
+    cluster: ClusterId,
     node: NodeId,
     timing: Timing,
+    /// Whether the engine waits for a disk.
+    blocking: bool,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) feed: Arc<Feed>,
     network: Arc<dyn Network>,
@@ -165,8 +174,10 @@ impl Store {
         let (reads, waiting) = mpsc::channel(linearize::QUEUE);
         let metrics = raft.metrics();
         let inner = Inner {
+            cluster: config.cluster,
             node: config.node,
             timing: config.timing,
+            blocking,
             engine,
             feed,
             network,

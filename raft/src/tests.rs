@@ -1,5 +1,6 @@
 //! Stories about stores: alone, in threes, after crashes and damage.
 
+mod backup;
 mod cluster;
 mod damage;
 mod disk;
@@ -8,4 +9,5 @@ mod leases;
 mod members;
 mod mutation;
 mod ranges;
+mod recover;
 mod suite;

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use quorate_proto::{
     branch::{Branch, Branched, Comparison, Operation, OperationResult, Operator, Target},
-    hello::{Hello, Introduction},
+    hello::{Epoch, Hello, Introduction},
     ids::{ClusterId, NodeId, RequestId},
     key::Key,
     lease::{Lease, LeaseId},
@@ -385,6 +385,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("endpoints", Request::Endpoints),
         ("overview", Request::Overview { forwarded: true }),
         ("leave", Request::Leave { request, node: "n2".into() }),
+        ("backup", Request::Backup { read: Read::Linearizable }),
     ]
 }
 
@@ -486,7 +487,9 @@ fn how_nodes_greet_each_other_is_written_as_ever() {
         seen: address("192.0.2.1:40000"),
         wall: 1_800_000_000,
     };
-    golden.variants("hello", &[("v1", Hello::V1(introduction))]);
+    let epoch = Epoch::default().after(NodeId(0x0a));
+    let later = Hello::V2 { epoch, introduction: introduction.clone() };
+    golden.variants("hello", &[("v1", Hello::V1(introduction)), ("v2", later)]);
     golden.close();
 }
 

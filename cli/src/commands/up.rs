@@ -22,7 +22,7 @@ use crate::{
 const WHAT: &str = "the daemon did not start";
 
 /// The context that founding a cluster writes, if none is named.
-const CONTEXT: &str = "default";
+pub(crate) const CONTEXT: &str = "default";
 
 /// Where cluster names end in.
 const ZONE: &str = "cluster.local";
@@ -113,7 +113,7 @@ fn run(daemon: impl AsyncFnOnce(CancellationToken) -> Result<(), Refusal>) -> Re
 }
 
 /// Writes the way in to a new cluster as a context, and makes it the current one if there is none.
-fn remember(path: &Path, name: &str, founded: &Founded) -> Result<(), Refusal> {
+pub(crate) fn remember(path: &Path, name: &str, founded: &Founded) -> Result<(), Refusal> {
     let refused = |error: config::ConfigError| error.refusal("the cluster was not founded");
     let context = Context {
         endpoints: founded.endpoints.iter().map(ToString::to_string).collect(),

@@ -43,7 +43,8 @@ pub(crate) fn check(
         | Request::Leave { .. }
         | Request::CreateToken { .. }
         | Request::ListTokens
-        | Request::RevokeToken { .. } => only_users(caller),
+        | Request::RevokeToken { .. }
+        | Request::Backup { .. } => only_users(caller),
         Request::Heartbeat { .. } => only_nodes(caller),
         Request::Report { facts, .. } => {
             only_nodes(caller)?;

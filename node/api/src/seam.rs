@@ -73,6 +73,12 @@ pub trait Cluster: Send + Sync + 'static {
     /// If the node cannot be reached, or refuses.
     async fn logs(&self, node: String, logs: Logs) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal>;
 
+    /// The whole state at one revision, as the bytes of a backup.
+    ///
+    /// # Errors
+    /// As [`Desired::snapshot`].
+    async fn backup(&self, read: Read) -> Result<BoxStream<'static, Result<Bytes, Refusal>>, Refusal>;
+
     /// A node lives. Kept in memory by the leader only.
     ///
     /// # Errors

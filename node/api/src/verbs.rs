@@ -173,6 +173,7 @@ impl Shared {
                     self.report(&caller, &facts).await?;
                     Ok(one(Answer::Done))
                 }
+                Request::Backup { read } => Ok(logs::answers(self.cluster.backup(read).await?).boxed()),
             }
         })
     }

@@ -24,6 +24,8 @@ pub(crate) enum Close {
     Protocol,
     Busy,
     Stopping,
+    OtherEpoch,
+    LeftBehind,
 }
 
 impl Close {
@@ -37,6 +39,8 @@ impl Close {
             Self::Protocol => 0x105,
             Self::Busy => 0x106,
             Self::Stopping => 0x107,
+            Self::OtherEpoch => 0x110,
+            Self::LeftBehind => 0x111,
         })
     }
 
@@ -50,6 +54,10 @@ impl Close {
             Self::Protocol => "the hello is not what the certificate says",
             Self::Busy => "too many connections from this address",
             Self::Stopping => "the node is stopping",
+            Self::OtherEpoch => {
+                "the cluster was recovered, and the caller does not belong to its new epoch: it joins again as a new node"
+            }
+            Self::LeftBehind => "this node was left behind when the cluster was recovered",
         }
     }
 

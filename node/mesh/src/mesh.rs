@@ -8,11 +8,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use quorate_proto::{
+    hello::Epoch,
     ids::{ClusterId, NodeId},
     world::{Clock, Random},
 };
@@ -51,6 +52,8 @@ pub struct Config {
     pub identity: Identity,
     /// Counts the starts of this node; raised and stored before each. A higher one replaces all connections of a lower one.
     pub incarnation: u64,
+    /// The cluster's epoch, as this node knows it. Nodes of any other are refused.
+    pub epoch: Epoch,
     /// The version of this binary.
     pub build: String,
     /// What lies between nodes.
@@ -112,6 +115,9 @@ struct Inner {
     cluster: ClusterId,
     node: NodeId,
     incarnation: u64,
+    epoch: Epoch,
+    /// Whether it was told already that this node is of another epoch than its peers.
+    left_behind: AtomicBool,
     build: String,
     port: Arc<Port>,
     handlers: Handlers,
@@ -198,6 +204,8 @@ impl Mesh {
             cluster,
             node,
             incarnation: config.incarnation,
+            epoch: config.epoch,
+            left_behind: AtomicBool::new(false),
             build: config.build,
             port: Arc::clone(&port),
             handlers: handlers.clone(),
@@ -213,6 +221,7 @@ impl Mesh {
         let door = Arc::new(Door {
             acceptor: handlers.admission.clone().map(|admission| Acceptor::new(admission, clock)),
             members,
+            epoch: config.epoch,
             handlers,
             peers: Arc::new(connect::Accepting(Arc::clone(&inner))),
             handshakes: Gauge::default(),

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use quorate_proto::{
+    hello::Epoch,
     ids::NodeId,
     world::{Clock, Timestamp},
 };
@@ -218,6 +219,9 @@ impl Port {
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(close) => {
+                // Recovering removes the members that are left behind: most who call and are none were members then.
+                let recovered = close == Close::NotMember && door.epoch != Epoch::default();
+                let close = if recovered { Close::OtherEpoch } else { close };
                 tracing::debug!(%address, %alpn, subject = ?leaf.map(|leaf| leaf.subject), because = close.reason(), "refused");
                 return close.close(connection);
             }
@@ -250,6 +254,7 @@ impl Port {
 /// What the port hands connections to.
 pub(crate) struct Door {
     pub(crate) members: Arc<dyn Membership>,
+    pub(crate) epoch: Epoch,
     pub(crate) handlers: Handlers,
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) peers: Arc<dyn PeerConnections>,

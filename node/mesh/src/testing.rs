@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use quorate_proto::{
+    hello::Epoch,
     ids::{ClusterId, NodeId},
     wire::cap,
     world::{Clock, Instant, Random, Timestamp},
@@ -137,6 +138,7 @@ impl Node {
 pub(crate) struct Start {
     pub(crate) identity: Identity,
     pub(crate) incarnation: u64,
+    pub(crate) epoch: Epoch,
     pub(crate) members: Arc<dyn Membership>,
     pub(crate) admission: Option<Arc<dyn Admission>>,
     pub(crate) clock: Arc<Still>,
@@ -148,6 +150,7 @@ impl Start {
         Self {
             identity,
             incarnation: 1,
+            epoch: Epoch::default(),
             members: Arc::new(|_| true),
             admission: None,
             clock: Arc::default(),
@@ -163,6 +166,7 @@ impl Start {
             addresses: Vec::new(),
             identity: self.identity,
             incarnation: self.incarnation,
+            epoch: self.epoch,
             build: "test".to_owned(),
             link: LinkClass::Lan,
             segmentation_offload: true,

@@ -14,6 +14,7 @@ use quorate_proto::{
     kinds::NODES,
     overview::Standing,
     refusal::{Reason, Refusal, chain},
+    request::Read,
     txn::Outcome,
 };
 use quorate_raft::{Config as StoreConfig, Fault, OpenError, Storage, Store, Timing};
@@ -27,15 +28,20 @@ use super::{Daemon, Engine, NOT_STARTED, fenced, not_started, pace, renewal::Ren
 use crate::{
     addresses,
     admission::{self, Gate, LateGate},
+    adoption::{self, Heir},
     home::{Fenced, Record},
     loops::Snapshots,
     mesh_links::{self, MeshLinks, NamesOverQuic, Reception},
     node::{Node, Own, Parts},
     raft_network::RaftNetwork,
     registration::{self, Moment},
+    replica,
     secrets::Vault,
     socket,
 };
+
+/// How long a store that goes on alone may take to lead: many times what an election takes.
+const ALONE: Duration = Duration::from_secs(60);
 
 /// How long the parts may take to stop.
 const STOP: Duration = Duration::from_secs(10);
@@ -307,6 +313,7 @@ async fn start(
         daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))?;
     }
     found(daemon, record, node, &store).await?;
+    adopt(daemon, record, node, &store).await?;
 
     let own =
         Own { node, name: record.name.clone(), incarnation: record.incarnation, addresses: daemon.addresses.clone() };
@@ -343,7 +350,7 @@ async fn start(
     tasks.spawn(mesh_links::greet(mesh.clone(), store.clone(), running.snapshots.clone(), stop.clone()));
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
-    let gate = Gate::new(running.agreed, vault, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
+    let gate = Gate::new(running.agreed, vault, record.epoch, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));
     let (snapshots, standing) = (running.snapshots.clone(), running.standing);
     let set = [
         later.snapshots.set(running.snapshots).is_ok(),
@@ -410,6 +417,7 @@ fn mesh(
         addresses: daemon.addresses.clone(),
         identity,
         incarnation: record.incarnation,
+        epoch: record.epoch,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         link: LinkClass::Lan,
         segmentation_offload: true,
@@ -459,5 +467,27 @@ async fn found(daemon: &Daemon, record: &mut Record, node: NodeId, store: &Store
         Err(error) => return Err(not_started(&error)),
     }
     record.founding = None;
+    daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))
+}
+
+/// Tells a store that goes on without its former members what that means for its objects, if that was not done yet.
+async fn adopt(daemon: &Daemon, record: &mut Record, node: NodeId, store: &Store) -> Result<(), Refusal> {
+    let Some(adoption) = &record.adoption else { return Ok(()) };
+    let mut status = store.status();
+    let leads = status.wait_for(|status| status.leading);
+    if tokio::time::timeout(ALONE, leads).await.is_err() {
+        return Err(gave_up("its store goes on alone, and did not come to lead"));
+    }
+    let heir = Heir { settings: &record.cluster, node, name: &record.name, adoption };
+    loop {
+        store.read(Read::Linearizable).await.map_err(|error| not_started(&error))?;
+        let snapshot = replica::load(store).map_err(|error| not_started(&error))?;
+        let moment = Moment { wall: daemon.clock.wall(), random: &*daemon.random };
+        let Some(txn) = adoption::next(&snapshot, &heir, &moment)? else { break };
+        // A stale one was decided on what has changed since: it is decided anew.
+        store.propose(daemon.random.request_id(), txn).await.map_err(|error| not_started(&error))?;
+    }
+    tracing::info!(epoch = %record.epoch, "the store goes on without its former members");
+    record.adoption = None;
     daemon.home.remember(record).map_err(|error| error.refusal(NOT_STARTED))
 }

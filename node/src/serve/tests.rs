@@ -59,6 +59,7 @@ async fn a_client_of_the_port_that_goes_away_ends_its_quiet_watch_at_once_and_no
         addresses: Vec::new(),
         identity,
         incarnation: 1,
+        epoch: quorate_proto::hello::Epoch::default(),
         build: "test".to_owned(),
         link: LinkClass::Lan,
         segmentation_offload: true,

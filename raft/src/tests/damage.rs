@@ -12,7 +12,7 @@ use quorate_proto::{
 
 mod table;
 
-use super::fixture::{CLUSTER, document, key, open_alone};
+use super::fixture::{CLUSTER, copy_tree, document, key, open_alone};
 use crate::{OpenError, Store};
 
 const WRITES: u64 = 20;
@@ -30,19 +30,6 @@ async fn killed(directory: &Path) -> PathBuf {
     copy_tree(&live, &copy);
     store.shutdown().await;
     copy
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// The write-ahead log that was being written.

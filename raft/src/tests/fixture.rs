@@ -326,6 +326,20 @@ pub(super) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut chec
     timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("it did not come to be that {what}"))
 }
 
+/// Copies a directory.
+pub(super) fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 pub(super) fn key(name: &str) -> Key {
     Key::new("", "configmaps", Some("default"), name).unwrap()
 }

@@ -19,7 +19,7 @@ use crate::{
     machine::{Current, Meta},
     record::{self, Body, Entry, LogId, Membership, StoredMembership, Vote},
     rpc,
-    snapshot::{Header, Vault, Writer},
+    snapshot::{Header, Sink as _, Vault, Writer},
 };
 
 const ID: LogId = LogId { term: 3, node: NodeId(7), index: 9 };

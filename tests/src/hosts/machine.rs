@@ -83,8 +83,12 @@ impl Machine {
     }
 }
 
-/// The binary two directories above the running test: `target/debug/deps/hosts-… → target/debug/quorate`.
-fn binary() -> PathBuf {
+/// The `quorate` binary two directories above the running test: `target/debug/deps/hosts-… → target/debug/quorate`.
+///
+/// # Panics
+/// If it is not built.
+#[must_use]
+pub fn binary() -> PathBuf {
     let test = env::current_exe().unwrap_or_default();
     let directory = test.parent().and_then(Path::parent).unwrap_or(Path::new("."));
     let binary = directory.join("quorate");

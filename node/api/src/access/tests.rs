@@ -31,7 +31,8 @@ fn requests() -> Vec<Request> {
         | Request::Heartbeat { .. }
         | Request::Report { .. }
         | Request::Overview { .. }
-        | Request::Leave { .. } => (),
+        | Request::Leave { .. }
+        | Request::Backup { .. } => (),
     };
     let request = RequestId(1);
     let reference = Reference { kind: "pods".into(), namespace: None, name: "p".into() };
@@ -76,6 +77,7 @@ fn requests() -> Vec<Request> {
         Request::Report { request, facts: Vec::new() },
         Request::Overview { forwarded: false },
         Request::Leave { request, node: "n1".into() },
+        Request::Backup { read: Read::Linearizable },
     ];
     all.iter().for_each(named);
     all
@@ -96,7 +98,7 @@ fn every_request_is_decided_for_users_and_for_nodes() {
     };
     assert_eq!(
         allowed(&user()),
-        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken Overview Leave"
+        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken Overview Leave Backup"
     );
     assert_eq!(allowed(&caller(1)), "Get List Watch WatchFrom Endpoints Logs Status Heartbeat Report Overview");
 }

@@ -2,15 +2,20 @@
 //!
 //! Invariant: at most one search runs per peer and purpose, and of two connections both sides keep the same (`peers.rs`).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quorate_proto::{
-    hello::{Hello, Introduction, MAX_ADDRESSES},
+    hello::{Epoch, Hello, Introduction, MAX_ADDRESSES},
     ids::NodeId,
     wire::cap,
 };
+use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +45,17 @@ const CLOCKS_APART: u64 = 60;
 /// The longest version that is shown, in characters.
 const MAX_BUILD: usize = 64;
 
+/// Why there is no link after a hello.
+#[derive(Debug, Error)]
+enum HelloError {
+    /// The stream or a frame on it was no good.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The other side is of another epoch.
+    #[error("it belongs to another epoch of the cluster ({0})")]
+    OtherEpoch(Epoch),
+}
+
 /// Takes over what the port accepted.
 pub(super) struct Accepting(pub(super) Arc<Inner>);
 
@@ -48,6 +64,9 @@ impl PeerConnections for Accepting {
     async fn accepted(&self, connection: quinn::Connection, node: NodeId, alpn: Alpn) {
         match timeout(HELLO, self.0.answer_hello(&connection, node, alpn)).await {
             Ok(Ok(link)) => self.0.keep(link),
+            Ok(Err(HelloError::OtherEpoch(epoch))) => {
+                self.0.refuse_epoch(node, epoch).close(&connection);
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%node, %alpn, %error, "no hello");
                 Close::Protocol.close(&connection);
@@ -174,10 +193,21 @@ impl Inner {
                     Ok(Ok(link)) => return Ok(link),
                     failed => {
                         let reason = connection.close_reason();
-                        if reason.as_ref().is_some_and(|reason| Close::NotMember.is(reason)) {
-                            self.judged(to, false);
+                        match &failed {
+                            Ok(Err(HelloError::OtherEpoch(epoch))) => {
+                                self.refuse_epoch(to, *epoch).close(&connection);
+                            }
+                            _ => Close::Protocol.close(&connection),
                         }
-                        Close::Protocol.close(&connection);
+                        if let Some(reason) = &reason {
+                            let left_behind = Close::OtherEpoch.is(reason);
+                            if left_behind {
+                                self.left_behind();
+                            }
+                            if left_behind || Close::NotMember.is(reason) {
+                                self.judged(to, false);
+                            }
+                        }
                         match (reason, failed) {
                             (Some(reason), _) => because(&reason),
                             (None, Ok(Err(error))) => error.to_string(),
@@ -193,30 +223,57 @@ impl Inner {
     }
 
     /// The dialling side of the hello.
-    async fn say_hello(&self, connection: &quinn::Connection, to: NodeId, alpn: Alpn) -> Result<Link, FrameError> {
+    async fn say_hello(&self, connection: &quinn::Connection, to: NodeId, alpn: Alpn) -> Result<Link, HelloError> {
         let dial = self.next_dial(to);
-        let streams = connection.open_bi().await.map_err(std::io::Error::from)?;
+        let streams = connection.open_bi().await.map_err(|error| FrameError::Stream(error.into()))?;
         let mut stream = Stream::new(connection, TaskTracker::new().token(), streams);
         let ours = self.introduction(dial, canonical(connection.remote_address()));
-        stream.write_frame(&Hello::V1(ours), cap::CONTROL).await?;
-        stream.finish()?;
-        let Hello::V1(theirs) = frame::expect(&mut stream.receive, cap::CONTROL).await?;
+        stream.write_frame(&Hello::new(self.epoch, ours), cap::CONTROL).await?;
+        stream.finish().map_err(FrameError::from)?;
+        let theirs: Hello = frame::expect(&mut stream.receive, cap::CONTROL).await?;
+        let theirs = self.of_this_epoch(theirs)?;
         if theirs.dial != dial {
-            return Err(FrameError::Ended);
+            return Err(FrameError::Ended.into());
         }
-        self.link(connection, to, alpn, self.node, theirs)
+        Ok(self.link(connection, to, alpn, self.node, theirs)?)
     }
 
     /// The accepting side of the hello.
-    async fn answer_hello(&self, connection: &quinn::Connection, from: NodeId, alpn: Alpn) -> Result<Link, FrameError> {
-        let streams = connection.accept_bi().await.map_err(std::io::Error::from)?;
+    async fn answer_hello(&self, connection: &quinn::Connection, from: NodeId, alpn: Alpn) -> Result<Link, HelloError> {
+        let streams = connection.accept_bi().await.map_err(|error| FrameError::Stream(error.into()))?;
         let mut stream = Stream::new(connection, TaskTracker::new().token(), streams);
-        let Hello::V1(theirs) = frame::expect(&mut stream.receive, cap::CONTROL).await?;
+        let theirs: Hello = frame::expect(&mut stream.receive, cap::CONTROL).await?;
+        let theirs = self.of_this_epoch(theirs)?;
         let ours = self.introduction(theirs.dial, canonical(connection.remote_address()));
         let link = self.link(connection, from, alpn, from, theirs)?;
-        stream.write_frame(&Hello::V1(ours), cap::CONTROL).await?;
-        stream.finish()?;
+        stream.write_frame(&Hello::new(self.epoch, ours), cap::CONTROL).await?;
+        stream.finish().map_err(FrameError::from)?;
         Ok(link)
+    }
+
+    fn of_this_epoch(&self, hello: Hello) -> Result<Introduction, HelloError> {
+        let (epoch, introduction) = hello.into_parts();
+        if epoch == self.epoch { Ok(introduction) } else { Err(HelloError::OtherEpoch(epoch)) }
+    }
+
+    /// What a peer of another epoch is told: that it does not belong here, or that this node is the one that was left behind.
+    fn refuse_epoch(&self, peer: NodeId, theirs: Epoch) -> Close {
+        if theirs.number > self.epoch.number {
+            self.left_behind();
+            return Close::LeftBehind;
+        }
+        tracing::info!(%peer, %theirs, ours = %self.epoch, "a node of another epoch was refused: it must join again as a new node");
+        Close::OtherEpoch
+    }
+
+    /// Says once, for the person who looks after this node, that the cluster went on without it.
+    fn left_behind(&self) {
+        if !self.left_behind.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                epoch = %self.epoch,
+                "the cluster was recovered without this node, which can do nothing for it any more: stop it, then run `quorate join TOKEN --fresh` here"
+            );
+        }
     }
 
     pub(super) fn introduction(&self, dial: u64, seen: SocketAddr) -> Introduction {

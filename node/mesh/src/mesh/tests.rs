@@ -275,3 +275,38 @@ async fn a_hello_that_claims_to_be_another_ends_the_connection() {
     }
     assert_eq!(link(&n1, n2.id()), None, "nothing was kept");
 }
+
+#[tokio::test]
+async fn nodes_of_different_epochs_do_not_speak_and_the_older_is_told_to_join_again() {
+    let ca = authority(1);
+    let start = |node: u64, number: u64, members: bool| Start {
+        epoch: Epoch { number, survivor: NodeId::from(u64::from(number > 0)) },
+        members: Arc::new(move |_| members),
+        ..Start::new(identity(&ca, node))
+    };
+    let why = async |from: &Node, to: &Node| {
+        from.mesh.introduce(to.id(), vec![to.address()]);
+        match within(from.mesh.open(to.id(), Alpn::Peer)).await {
+            Err(MeshError::Unreachable { tried, .. }) => tried[0].because.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let again = "refused: the cluster was recovered, and the caller does not belong to its new epoch: it joins again as a new node";
+    let behind = "refused: this node was left behind when the cluster was recovered";
+    let is_told = |node: &Node| node.mesh.0.left_behind.load(Ordering::Relaxed);
+
+    let (survivor, old) = (start(1, 1, true).run(), start(2, 0, true).run());
+    assert_eq!(why(&old, &survivor).await, again);
+    assert!(is_told(&old) && !is_told(&survivor));
+    assert_eq!(why(&survivor, &start(3, 0, true).run()).await, behind);
+    assert!(!is_told(&survivor));
+    // The survivor does not count it as a member any more, and still says why.
+    assert_eq!(why(&start(2, 0, true).run(), &start(1, 1, false).run()).await, again);
+    // Two survivors that both went on alone are not one cluster.
+    let other = Start { epoch: Epoch { number: 1, survivor: NodeId(9) }, ..start(2, 1, true) };
+    assert_eq!(why(&other.run(), &start(1, 1, true).run()).await, again);
+    // Nodes of the same epoch are.
+    let (one, two) = (start(1, 1, true).run(), start(2, 1, true).run());
+    one.mesh.introduce(two.id(), vec![two.address()]);
+    assert!(reach(&one, two.id(), Alpn::Peer).await.starts_with("peer heard"));
+}
