@@ -38,7 +38,7 @@ pub mod voters;
 mod watch;
 
 pub use config::{Config, LogLimits, Timing};
-pub use engine::Memory;
+pub use engine::{Memory, Trouble};
 pub use network::{FrameSink, FrameStream, Network, NetworkError, Pipe, Urgency};
 pub use open::{OpenError, Storage};
 pub use pace::{Measured, Pace};

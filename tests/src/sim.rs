@@ -11,7 +11,7 @@
 mod ask;
 mod check;
 mod coverage;
-mod faults;
+pub(crate) mod faults;
 mod host;
 pub mod invent;
 mod manifest;
@@ -20,7 +20,7 @@ mod promise;
 mod settle;
 mod show;
 pub mod story;
-mod world;
+pub(crate) mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Tail, mark::Mark};
@@ -75,7 +75,7 @@ impl Writer {
                 None => queued.await > 0,
             };
             if !jobs.is_empty() {
-                self.commit(std::mem::take(&mut jobs))?;
+                self.commit(std::mem::take(&mut jobs)).await?;
             }
             if !more {
                 return self.mark.as_mut().map_or(Ok(()), Mark::sync);
@@ -83,13 +83,25 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, jobs: Vec<Job>) -> io::Result<()> {
-        let result = self.write(&jobs).and_then(|last| self.raise(&jobs, last));
+    async fn commit(&mut self, jobs: Vec<Job>) -> io::Result<()> {
+        let result = self.persist(&jobs).await.and_then(|last| self.raise(&jobs, last));
         tell(jobs, &result);
         result
     }
 
     /// One batch, one sync. Returns the last log id, if it moved.
+    async fn persist(&mut self, jobs: &[Job]) -> io::Result<Option<Option<LogId>>> {
+        let last = self.write(jobs)?;
+        let delay = self.engine.delay();
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        self.engine.sync()?;
+        self.delay.end();
+        Ok(last)
+    }
+
+    /// Writes one batch. Returns the last log id, if it moves.
     fn write(&mut self, jobs: &[Job]) -> io::Result<Option<Option<LogId>>> {
         let mut batch = Batch::default();
         let mut last = None;
@@ -127,8 +139,6 @@ impl Writer {
         }
         self.delay.begin();
         self.engine.write(batch)?;
-        self.engine.sync()?;
-        self.delay.end();
         Ok(last)
     }
 
