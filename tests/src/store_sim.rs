@@ -89,6 +89,8 @@ struct World {
     wrong: Vec<String>,
     limits: LogLimits,
     nodes: u64,
+    /// Nodes whose disk was lost.
+    lost: BTreeSet<NodeId>,
 }
 
 /// Runs the stores from a seed.
@@ -97,6 +99,7 @@ struct World {
 /// If the simulation itself cannot go on.
 #[must_use]
 pub fn run(seed: u64) -> Report {
+    crate::seeds::log();
     let mut world = World::new(seed);
     world.found();
     let mut clients: Vec<Client> = (0..CLIENTS).map(Client::new).collect();
@@ -139,11 +142,18 @@ impl World {
             wrong: Vec::new(),
             limits,
             nodes: 0,
+            lost: BTreeSet::new(),
         }
     }
 
     fn now(&self) -> u64 {
         self.recorder.now()
+    }
+
+    /// Something happens that is worth something, and of which the log tells.
+    fn note(&mut self, what: &'static str, node: NodeId) {
+        tracing::info!(tick = self.now(), %node, "{what}");
+        self.happened.insert(what);
     }
 
     /// A new host joins: its node is to be a member.
@@ -271,7 +281,10 @@ impl World {
         let registered: BTreeMap<_, _> = self.registered.iter().map(|node| (*node, registered.clone())).collect();
         for host in self.hosts.values().filter(|host| host.acts()) {
             let Some(running) = &host.running else { continue };
+            // Outside of it, time would be the machine's.
+            let inside = running.runtime.enter();
             let Some(view) = running.store.view(registered.clone(), policy) else { continue };
+            drop(inside);
             let Some(step) = plan(&view) else { continue };
             if self.planning.swap(true, Ordering::Relaxed) {
                 return;
@@ -295,12 +308,11 @@ impl World {
 
     /// All is mended: the stores must agree, and every one write and read.
     fn heal(&mut self, clients: &mut [Client], watchers: &mut [Watcher]) {
-        for node in self.registered.clone() {
-            self.start(node);
-        }
-        let gone: Vec<NodeId> = self.hosts.keys().filter(|node| !self.registered.contains(node)).copied().collect();
-        for node in gone {
-            self.kill(node);
+        // Nodes that are to leave go on until they have left: they may vote until then.
+        for node in self.hosts.keys().copied().collect::<Vec<_>>() {
+            if !self.lost.contains(&node) {
+                self.start(node);
+            }
         }
         let mended = self.now();
         while !self.agreed() {
@@ -371,6 +383,11 @@ impl World {
         same && !leader.changing && belongs == self.registered
     }
 
+    /// Whether a member may be lost for good: all that are to be members are, and act.
+    fn is_whole(&self) -> bool {
+        self.agreed() && self.hosts.values().all(|host| host.acts() || !self.registered.contains(&host.id))
+    }
+
     /// Whether every watch has come as far as the store.
     fn watched(&self) -> bool {
         let last = self.audit.lock().unwrap_or_else(PoisonError::into_inner).ledger.keys().last().copied();
@@ -385,7 +402,7 @@ impl World {
     /// What each host says of itself: for whoever wonders why something is not so.
     fn account(&self) -> String {
         let say = |host: &Host| match &host.running {
-            Some(running) => format!("{}: {:?}", host.id, running.store.status().borrow()),
+            Some(running) => format!("{}: {:?}", host.id, *running.store.status().borrow()),
             None => format!("{}: off", host.id),
         };
         self.hosts.values().map(say).collect::<Vec<_>>().join("\n")
@@ -406,6 +423,12 @@ impl World {
         self.hosts.clear();
         let history = self.recorder.note(|history| history.clone());
         let audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        for operation in &history.operations {
+            tracing::debug!(?operation);
+        }
+        for (revision, changes) in &audit.ledger {
+            tracing::debug!(%revision, ?changes);
+        }
         wrong.extend(audit.wrong.iter().cloned());
         wrong.extend(check::revisions(&history.operations, &audit.ledger));
         let end = audit.ledger.keys().last().copied().unwrap_or_default();

@@ -59,7 +59,11 @@ fn whatever_strikes_the_store_what_its_clients_were_told_is_so() {
             Ok(report) => {
                 let lacks: Vec<_> = WANTED.iter().filter(|wanted| !report.happened.contains(**wanted)).collect();
                 if !report.wrong.is_empty() {
-                    failed.push(format!("seed {seed}; {again}\n  {}", report.wrong.join("\n  ")));
+                    failed.push(format!(
+                        "seed {seed}; {again}\n  {}\n  {:?}",
+                        report.wrong.join("\n  "),
+                        report.happened
+                    ));
                 } else if !lacks.is_empty() {
                     failed.push(format!("seed {seed} proves nothing, it lacks {lacks:?}; {again}"));
                 }

@@ -170,9 +170,10 @@ impl<'a> Writes<'a> {
                     && (told(asked) || asked.told.is_none())
                     && model.effect(asked.txn, before(revision)).as_deref() == Some(&keys(changes)[..])
             };
-            // Who was told of this revision goes before those who were told nothing.
+            // Who was told of this revision goes before those who were told nothing. Of several it was the first, as far as anybody can
+            // know: the others found nothing left to delete.
             let mut candidates: Vec<_> = by_request.values_mut().filter(fits).collect();
-            candidates.sort_by_key(|asked| !told(asked));
+            candidates.sort_by_key(|asked| (!told(asked), asked.called));
             match candidates.into_iter().next() {
                 Some(asked) => asked.decided = Some(revision),
                 None => wrong.push(format!("revision {revision} was asked for by nobody: {changes:?}")),

@@ -1,6 +1,7 @@
 //! What every node says of itself, looked at all the time: Raft's promises as far as a status shows them.
 //!
-//! Invariant: one leader for a term; one state for a revision; within one life of a node, terms and revisions only grow.
+//! Invariant: a leader comes after all before it, by term and then by id; one state for a revision; within one life of a node, terms and
+//! revisions only grow.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +11,14 @@ use std::{
 use quorate_proto::{ids::NodeId, txn::Revision};
 use quorate_raft::Status;
 
+/// Elections within so many ticks count as at the same time: a status is a little late.
+const SAME: u64 = 10;
+
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Observed {
-    leaders: BTreeMap<u64, NodeId>,
+    /// When each was first seen to lead.
+    leaders: BTreeMap<(u64, NodeId), u64>,
     states: BTreeMap<Revision, (u32, NodeId)>,
     last: BTreeMap<NodeId, (u64, Status)>,
     pub(super) trace: DefaultHasher,
@@ -35,15 +40,15 @@ impl Observed {
         if went_back {
             say(format!("went back to term {}, revision {}", status.term, status.revision));
         }
-        if status.leader == Some(node) {
-            match self.leaders.get(&status.term) {
-                Some(leader) if *leader != node => say(format!("leads in term {}, as {leader} does", status.term)),
-                Some(_) => {}
-                None => {
-                    self.leaders.insert(status.term, node);
-                    self.elections += 1;
-                }
+        // Several may be elected in one term; openraft orders them by id.
+        let leads = (status.term, node);
+        if status.leader == Some(node) && !self.leaders.contains_key(&leads) {
+            let later = self.leaders.iter().find(|(other, since)| **other > leads && **since + SAME < tick);
+            if let Some(((term, other), _)) = later {
+                say(format!("came to lead in term {} after {other} in term {term}", status.term));
             }
+            self.leaders.insert(leads, tick);
+            self.elections += 1;
         }
         let (hash, by) = *self.states.entry(status.revision).or_insert((status.hash, node));
         if hash != status.hash {

@@ -127,7 +127,7 @@ impl Troubles {
             if !world.hosts[&node].excused {
                 continue;
             }
-            world.happened.insert("a store stopped because its disk failed");
+            world.note("a store stopped because its disk failed", node);
             world.kill(node);
             self.mends.push((world.now(), Mend::Disk(node)));
             self.later(world, 20..400, Mend::Start(node));
@@ -143,22 +143,19 @@ impl Troubles {
         let Some(victim) = victim(world) else { return };
         let Some(other) = victim_but(world, victim) else { return };
         let leads = world.leader() == Some(victim);
-        let mut note = |what| {
-            world.happened.insert(what);
-        };
         match kind {
             Kind::Cut => {
-                note(if leads { "a leader was cut off" } else { "a follower was cut off" });
+                world.note(if leads { "a leader was cut off" } else { "a follower was cut off" }, victim);
                 world.wire.change(|faults| faults.cut(victim));
                 self.later(world, 20..1600, Mend::Heal(victim));
             }
             Kind::OneWay => {
-                note("a node was not heard by another");
+                world.note("a node was not heard by another", victim);
                 world.wire.change(|faults| faults.block(victim, other));
                 self.later(world, 20..1600, Mend::Heal(victim));
             }
             Kind::Part => {
-                note("two nodes were parted");
+                world.note("two nodes were parted", victim);
                 world.wire.change(|faults| {
                     faults.block(victim, other);
                     faults.block(other, victim);
@@ -166,35 +163,35 @@ impl Troubles {
                 self.later(world, 20..1600, Mend::Heal(victim));
             }
             Kind::Flap => {
-                note("a link came and went");
+                world.note("a link came and went", victim);
                 world.wire.change(|faults| faults.cut(victim));
                 self.later(world, 10..100, Mend::Heal(victim));
                 self.next = world.now() + world.random.random_range(10..100);
             }
             Kind::Slow => {
-                note("messages were slow");
+                world.note("messages were slow", victim);
                 let slowest = world.random.random_range(10_000..200_000);
                 world.wire.set_latency(1_000..slowest);
                 self.later(world, 100..1000, Mend::Usual);
             }
             Kind::Loss => {
-                note("packets were lost");
+                world.note("packets were lost", victim);
                 let percent = world.random.random_range(1..50);
                 world.wire.change(|faults| faults.lose(percent));
                 self.later(world, 100..1000, Mend::Usual);
             }
             Kind::Twice => {
-                note("requests arrived twice");
+                world.note("requests arrived twice", victim);
                 world.wire.set_twice(30);
                 self.later(world, 100..1000, Mend::Usual);
             }
             Kind::Kill => {
-                note(if leads { "a leader was killed" } else { "a follower was killed" });
+                world.note(if leads { "a leader was killed" } else { "a follower was killed" }, victim);
                 world.kill(victim);
                 self.later(world, 10..1000, Mend::Start(victim));
             }
             Kind::KillAll => {
-                note("all were killed");
+                world.note("all were killed", victim);
                 for node in world.hosts.keys().copied().collect::<Vec<_>>() {
                     if world.hosts[&node].running.is_some() {
                         world.kill(node);
@@ -203,7 +200,7 @@ impl Troubles {
                 }
             }
             Kind::Stop => {
-                note("a store was shut down");
+                world.note("a store was shut down", victim);
                 if let Some(running) = &world.hosts[&victim].running {
                     let store = running.store.clone();
                     running.tasks.spawn_on(async move { store.shutdown().await }, running.runtime.handle());
@@ -214,13 +211,13 @@ impl Troubles {
                 self.mends.push((at, Mend::Start(victim)));
             }
             Kind::Freeze => {
-                note(if leads { "a leader was frozen" } else { "a follower was frozen" });
+                world.note(if leads { "a leader was frozen" } else { "a follower was frozen" }, victim);
                 world.wire.change(|faults| faults.freeze(victim));
                 world.hosts.get_mut(&victim).expect("a host").freeze();
                 self.later(world, 20..2000, Mend::Thaw(victim));
             }
             Kind::SlowDisk => {
-                note("a disk was slow");
+                world.note("a disk was slow", victim);
                 let delay = Duration::from_millis(world.random.random_range(5..500));
                 world.hosts.get_mut(&victim).expect("a host").set_trouble(Trouble { delay, ..Trouble::default() });
                 self.later(world, 100..2000, Mend::Disk(victim));
@@ -230,7 +227,7 @@ impl Troubles {
                 world.hosts.get_mut(&victim).expect("a host").set_trouble(trouble);
             }
             Kind::Full => {
-                note("a disk was full");
+                world.note("a disk was full", victim);
                 world.hosts.get_mut(&victim).expect("a host").set_trouble(Trouble { full: true, ..Trouble::default() });
             }
             Kind::Unreadable => {
@@ -239,17 +236,18 @@ impl Troubles {
                 self.later(world, 10..200, Mend::Disk(victim));
             }
             Kind::Join if world.registered.len() < 6 => {
-                note("a node joined");
+                world.note("a node joined", victim);
                 world.add();
             }
-            Kind::Leave if world.registered.len() > 3 => {
-                note("a node left");
+            Kind::Leave if world.registered.len() > 3 && world.is_whole() => {
+                world.note("a node left", victim);
                 world.registered.remove(&victim);
             }
-            Kind::Wipe if world.registered.len() < 6 => {
-                note("a disk was lost, and its node came back as another");
+            Kind::Wipe if world.registered.len() < 6 && world.registered.len() > 2 && world.is_whole() => {
+                world.note("a disk was lost, and its node came back as another", victim);
                 world.kill(victim);
                 world.registered.remove(&victim);
+                world.lost.insert(victim);
                 world.add();
             }
             Kind::Transfer => {
@@ -257,7 +255,7 @@ impl Troubles {
                     let store = running.store.clone();
                     let transfer = async move { drop(store.transfer(other).await) };
                     running.tasks.spawn_on(transfer, running.runtime.handle());
-                    world.happened.insert("a leader handed over");
+                    world.note("a leader handed over", other);
                 }
             }
             Kind::Join | Kind::Leave | Kind::Wipe => {}
@@ -272,7 +270,7 @@ fn apply(world: &mut World, mend: &Mend) {
             if std::mem::take(&mut world.hosts.get_mut(node).expect("a host").stopping) {
                 world.kill(*node);
             }
-            if world.registered.contains(node) {
+            if !world.lost.contains(node) {
                 world.start(*node);
             }
         }

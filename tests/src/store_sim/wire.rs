@@ -47,6 +47,8 @@ pub(super) enum Body {
     Frame { pipe: u64, bytes: Bytes },
     /// One half of a pipe ends.
     Close { pipe: u64 },
+    /// Nobody receives what a pipe carries.
+    Reset { pipe: u64 },
     /// The connection is given up.
     Broken,
 }
@@ -211,8 +213,15 @@ impl Port {
                 }
             }
             Body::Frame { pipe, bytes } => {
-                if let Some((_, inlet, _)) = lines.pipes.get(&pipe) {
-                    drop(inlet.send(Ok(bytes)));
+                let received = lines.pipes.get(&pipe).is_some_and(|(_, inlet, _)| inlet.send(Ok(bytes)).is_ok());
+                if !received {
+                    self.wire.send(Message { from: self.node, to: from, body: Body::Reset { pipe } });
+                }
+            }
+            Body::Reset { pipe } => {
+                if let Some((_, inlet, broken)) = lines.pipes.remove(&pipe) {
+                    broken.store(true, Ordering::Relaxed);
+                    drop(inlet.send(Err(NetworkError::Failed("the other side has gone".to_owned()))));
                 }
             }
             Body::Close { pipe } => drop(lines.pipes.remove(&pipe)),
