@@ -22,6 +22,7 @@ mod engine;
 mod inbound;
 mod log;
 mod machine;
+pub mod mutant;
 mod network;
 mod open;
 mod pace;

@@ -5,5 +5,6 @@ mod damage;
 mod fixture;
 mod leases;
 mod members;
+mod order;
 mod ranges;
 mod suite;

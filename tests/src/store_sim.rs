@@ -285,7 +285,7 @@ impl World {
             let inside = running.runtime.enter();
             let Some(view) = running.store.view(registered.clone(), policy) else { continue };
             drop(inside);
-            let Some(step) = plan(&view) else { continue };
+            let Some((step, _)) = plan(&view).step else { continue };
             if self.planning.swap(true, Ordering::Relaxed) {
                 return;
             }

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
 
@@ -23,6 +23,7 @@ use crate::{
     columns::{self, Column},
     delay::Delay,
     engine::{Batch, Engine},
+    mutant::{self, Mutant},
     record::{self, LogId, Vote},
     types::TypeConfig,
 };
@@ -49,6 +50,8 @@ pub(super) struct Writer {
     pub(super) tail: Arc<Mutex<Tail>>,
     /// How long writing takes.
     pub(super) delay: Arc<Delay>,
+    /// The last entry that a batch has written, durable or not.
+    pub(super) written: watch::Sender<Option<LogId>>,
 }
 
 impl Writer {
@@ -92,6 +95,12 @@ impl Writer {
     /// One batch, one sync. Returns the last log id, if it moved.
     async fn persist(&mut self, jobs: &[Job]) -> io::Result<Option<Option<LogId>>> {
         let last = self.write(jobs)?;
+        if let Some(last) = last {
+            self.written.send_replace(last);
+        }
+        if mutant::is(Mutant::AcknowledgedUnsynced) {
+            return Ok(last);
+        }
         let delay = self.engine.delay();
         if !delay.is_zero() {
             sleep(delay).await;
@@ -124,7 +133,9 @@ impl Writer {
                         mark.sync()?;
                     }
                     let from = after.map_or(0, |id| id.index + 1);
-                    batch.delete_range(Column::RaftLog, columns::log_key(from), columns::log_key(u64::MAX));
+                    if !mutant::is(Mutant::TruncationForgotten) {
+                        batch.delete_range(Column::RaftLog, columns::log_key(from), columns::log_key(u64::MAX));
+                    }
                     last = Some(*after);
                 }
                 Job::Purge { upto } => {

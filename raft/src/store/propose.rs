@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{Inner, PROPOSE, Store, forward};
 use crate::{
+    mutant::{self, Mutant},
     network::NetworkError,
     rpc::{Answer, Refused},
     types::{Proposal, Reply, TypeConfig},
@@ -176,6 +177,7 @@ impl Inner {
                 Tried::NotLeader(None)
             }
             Ok(Err(NetworkError::Unreachable(_))) => Tried::NotLeader(None),
+            Ok(_) | Err(_) if mutant::is(Mutant::UnknownSaidNotDone) => Tried::NotLeader(None),
             Ok(_) | Err(_) => Tried::Unknown,
         }
     }
