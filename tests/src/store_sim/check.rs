@@ -164,16 +164,19 @@ impl<'a> Writes<'a> {
             let told = |asked: &Asked<'_>| {
                 asked.answers.iter().any(|answer| **answer == Written::Decided(Outcome::Applied(revision)))
             };
+            let refused = |asked: &Asked<'_>| asked.answers.iter().all(|answer| **answer == Written::NotDone);
             let fits = |asked: &&mut Asked<'_>| {
                 asked.decided.is_none()
                     && documents(asked.txn).next().is_none()
                     && (told(asked) || asked.told.is_none())
+                    && model.stale(asked.txn, before(revision)).is_none()
                     && model.effect(asked.txn, before(revision)).as_deref() == Some(&keys(changes)[..])
             };
-            // Who was told of this revision goes before those who were told nothing. Of several it was the first, as far as anybody can
-            // know: the others found nothing left to delete.
+            // Who was told of this revision goes before those who were told nothing, and those before who was told that nothing was done.
+            // Of several that deleted the same key, one did and the others found nothing left: who had compared it must have been the
+            // one, else the first may as well have been.
             let mut candidates: Vec<_> = by_request.values_mut().filter(fits).collect();
-            candidates.sort_by_key(|asked| (!told(asked), asked.called));
+            candidates.sort_by_key(|asked| (!told(asked), refused(asked), asked.txn.compares.is_empty(), asked.called));
             match candidates.into_iter().next() {
                 Some(asked) => asked.decided = Some(revision),
                 None => wrong.push(format!("revision {revision} was asked for by nobody: {changes:?}")),

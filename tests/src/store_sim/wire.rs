@@ -194,7 +194,7 @@ type Inlet = mpsc::UnboundedSender<Result<Bytes, NetworkError>>;
 #[derive(Default)]
 struct Lines {
     calls: BTreeMap<u64, (NodeId, Answer)>,
-    pipes: BTreeMap<u64, (NodeId, Inlet, Arc<AtomicBool>)>,
+    pipes: BTreeMap<u64, (NodeId, Option<Inlet>, Arc<AtomicBool>)>,
 }
 
 impl Port {
@@ -213,7 +213,8 @@ impl Port {
                 }
             }
             Body::Frame { pipe, bytes } => {
-                let received = lines.pipes.get(&pipe).is_some_and(|(_, inlet, _)| inlet.send(Ok(bytes)).is_ok());
+                let inlet = lines.pipes.get(&pipe).and_then(|(_, inlet, _)| inlet.as_ref());
+                let received = inlet.is_some_and(|inlet| inlet.send(Ok(bytes)).is_ok());
                 if !received {
                     self.wire.send(Message { from: self.node, to: from, body: Body::Reset { pipe } });
                 }
@@ -221,10 +222,14 @@ impl Port {
             Body::Reset { pipe } => {
                 if let Some((_, inlet, broken)) = lines.pipes.remove(&pipe) {
                     broken.store(true, Ordering::Relaxed);
-                    drop(inlet.send(Err(NetworkError::Failed("the other side has gone".to_owned()))));
+                    inlet.map(|inlet| inlet.send(Err(NetworkError::Failed("the other side has gone".to_owned()))));
                 }
             }
-            Body::Close { pipe } => drop(lines.pipes.remove(&pipe)),
+            Body::Close { pipe } => {
+                if let Some((_, inlet, _)) = lines.pipes.get_mut(&pipe) {
+                    *inlet = None;
+                }
+            }
             Body::Broken => {
                 let failed = || Err(NetworkError::Failed("the connection was lost".to_owned()));
                 let (lost, calls): (Vec<_>, Vec<_>) =
@@ -237,7 +242,7 @@ impl Port {
                     let lost = *peer == from;
                     if lost {
                         broken.store(true, Ordering::Relaxed);
-                        drop(inlet.send(failed()));
+                        inlet.take().map(|inlet| inlet.send(failed()));
                     }
                     !lost
                 });
@@ -250,7 +255,7 @@ impl Port {
     pub(super) fn pipe(&self, pipe: u64, peer: NodeId) -> Pipe {
         let (inlet, receiver) = mpsc::unbounded_channel();
         let broken = Arc::new(AtomicBool::new(false));
-        self.lines().pipes.insert(pipe, (peer, inlet, Arc::clone(&broken)));
+        self.lines().pipes.insert(pipe, (peer, Some(inlet), Arc::clone(&broken)));
         let receive = stream::unfold(receiver, |mut receiver| async move {
             let frame = receiver.recv().await?;
             Some((frame, receiver))
