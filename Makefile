@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test unit end-to-end sim build install fmt lint clean help
+.PHONY: demo test unit end-to-end sim mutants build install fmt lint clean help
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -29,7 +29,11 @@ SEEDS ?= 1..200
 sim: install ## Simulated runs with SEEDS=1..200, or as many as you like
 	@. tools/env
 	export SEEDS="$(SEEDS)"
-	cargo test -p quorate-tests --test invented
+	cargo test -p quorate-tests --test invented --test store_sim --no-fail-fast -- whatever
+
+mutants: install ## Stores with known bugs, each of which the simulation must notice
+	@. tools/env
+	cargo test -p quorate-tests --features mutants --test mutants -- --nocapture
 
 end-to-end: install ## The demo's claims, on three real hosts with real Docker Engines
 	@if [ "$$(id -u)" != 0 ]; then

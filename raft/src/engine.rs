@@ -3,7 +3,7 @@
 //! Invariant: a batch is written whole or not at all, batches survive a crash in the order in which they were written (a later one never
 //! without an earlier one), and what was written before a returned `sync` survives every crash.
 
-use std::{io, ops::ControlFlow};
+use std::{io, ops::ControlFlow, time::Duration};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ mod memory;
 
 pub(crate) use disk::{Disk, exists};
 pub(crate) use guarded::Guarded;
-pub use memory::Memory;
+pub use memory::{Memory, Trouble};
 
 /// One change of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Makes everything written before durable. An error is final: what reached the disk is not known, so it is never tried again.
     fn sync(&self) -> io::Result<()>;
+
+    /// How long the disk takes for the next sync, where that is simulated; a real one takes its time in [`Engine::sync`].
+    fn delay(&self) -> Duration;
 
     /// Replaces all columns of the state by these rows, and writes `meta`: both or neither, whatever happens. Durable on return.
     fn replace(&self, rows: &mut dyn Iterator<Item = io::Result<Row>>, meta: Batch) -> io::Result<()>;

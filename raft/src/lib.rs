@@ -26,6 +26,7 @@ mod format;
 mod inbound;
 mod log;
 mod machine;
+pub mod mutant;
 mod network;
 mod open;
 mod pace;
@@ -45,7 +46,7 @@ pub mod voters;
 mod watch;
 
 pub use config::{Config, LogLimits, Timing};
-pub use engine::Memory;
+pub use engine::{Memory, Trouble};
 pub use fault::Fault;
 pub use network::{FrameSink, FrameStream, Network, NetworkError, Pipe, Urgency};
 pub use open::{OpenError, Storage, is_store};

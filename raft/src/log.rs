@@ -18,7 +18,7 @@ use openraft::{
     OptionalSend, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     columns::{self, Column},
@@ -47,6 +47,7 @@ pub(crate) struct Log {
     jobs: mpsc::Sender<Job>,
     tail: Arc<Mutex<Tail>>,
     delay: Arc<Delay>,
+    written: watch::Receiver<Option<LogId>>,
 }
 
 /// The end of the log in memory, and what is known about all of it.
@@ -85,12 +86,18 @@ impl Log {
     /// If an entry is damaged or missing.
     pub(crate) fn open(engine: Arc<dyn Engine>, mark: Option<Mark>) -> io::Result<(Self, WriterLoop)> {
         let tail = look(&*engine, |view| load(view))?;
+        let (written, last) = watch::channel(tail.last);
         let tail = Arc::new(Mutex::new(tail));
         let (jobs, queued) = mpsc::channel(writer::QUEUE);
         let delay = Arc::new(Delay::default());
         let (engine_too, tail_too, delay_too) = (Arc::clone(&engine), Arc::clone(&tail), Arc::clone(&delay));
-        let writer = Writer { jobs: queued, engine: engine_too, mark, tail: tail_too, delay: delay_too };
-        Ok((Self { engine, jobs, tail, delay }, Box::pin(writer.run())))
+        let writer = Writer { jobs: queued, engine: engine_too, mark, tail: tail_too, delay: delay_too, written };
+        Ok((Self { engine, jobs, tail, delay, written: last }, Box::pin(writer.run())))
+    }
+
+    /// The last entry that was written to the engine. All before it were written, too; none of them need be durable.
+    pub(crate) fn written(&self) -> watch::Receiver<Option<LogId>> {
+        self.written.clone()
     }
 
     /// The vote, the last log id and the last that is known to be committed, as they were read.

@@ -1,6 +1,7 @@
 //! The state machine as openraft drives it: applies entries in batches, builds and installs snapshots.
 //!
-//! Invariant: an answer is sent, and a change shown to watches, only after the batch it belongs to was written.
+//! Invariant: an answer is sent, and a change shown to watches, only after the batch it belongs to was written; and that only after the
+//! entries it comes from. Batches survive a crash in their order, so the state is never ahead of its log.
 
 use std::{io, sync::Arc};
 
@@ -9,12 +10,14 @@ use openraft::{
     OptionalSend, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     columns::Column,
     engine::{Batch, Engine, Row, look},
     machine::{self, Applied, Applying, Meta},
+    mutant::{self, Mutant},
     record::{self, StoredMembership},
     snapshot::{Header, SnapshotFile, Vault, Writer},
     types::{self, Entry, Payload, Reply, Snapshot, SnapshotMeta, TypeConfig},
@@ -31,6 +34,8 @@ pub(crate) struct State {
     vault: Vault,
     feed: Arc<Feed>,
     tasks: TaskTracker,
+    /// The last entry that the log has written.
+    written: watch::Receiver<Option<record::LogId>>,
     meta: Meta,
 }
 
@@ -42,18 +47,35 @@ pub(crate) struct Builder {
 }
 
 impl State {
-    pub(crate) fn new(engine: Arc<dyn Engine>, vault: Vault, feed: Arc<Feed>, tasks: TaskTracker, meta: Meta) -> Self {
-        Self { engine, vault, feed, tasks, meta }
+    pub(crate) fn new(
+        engine: Arc<dyn Engine>,
+        vault: Vault,
+        feed: Arc<Feed>,
+        tasks: TaskTracker,
+        written: watch::Receiver<Option<record::LogId>>,
+        meta: Meta,
+    ) -> Self {
+        Self { engine, vault, feed, tasks, written, meta }
     }
 
-    fn commit(&mut self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
+    async fn commit(&mut self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
         let records: Vec<record::Entry> = entries.iter().map(|(entry, _)| record::Entry::from(entry)).collect();
+        let last = records.last().map(|entry| entry.id);
+        // They may be committed by others, and be read from memory, while the disk of this node is still busy with those before.
+        let enough = |written: &Option<_>| *written >= last || mutant::is(Mutant::StateAheadOfLog);
+        let written = self.written.wait_for(enough).await;
+        drop(written.map_err(|_| io::Error::other("the log writer has stopped"))?);
         let (applied, replies) = look(&*self.engine, |view| {
             let mut applying = Applying::new(view, self.meta.clone());
             let replies = records.iter().map(|entry| applying.apply(entry)).collect::<io::Result<Vec<_>>>()?;
             Ok((applying.finish()?, replies))
         })?;
         let mut applied: Applied = applied;
+        if mutant::is(Mutant::AppliedOutsideBatch) {
+            let mut early = Batch::default();
+            applied.meta.store(&mut early)?;
+            self.engine.write(early)?;
+        }
         self.engine.write(std::mem::take(&mut applied.batch))?;
         self.meta = applied.meta.clone();
         self.feed.publish(applied, progress(&self.meta));
@@ -92,11 +114,11 @@ impl RaftStateMachine<TypeConfig> for State {
             }
             gathered.push(entry);
             if size >= BATCH_BYTES || gathered.len() >= BATCH_ENTRIES {
-                self.commit(std::mem::take(&mut gathered))?;
+                self.commit(std::mem::take(&mut gathered)).await?;
                 size = 0;
             }
         }
-        if gathered.is_empty() { Ok(()) } else { self.commit(gathered) }
+        if gathered.is_empty() { Ok(()) } else { self.commit(gathered).await }
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -151,6 +173,9 @@ pub(crate) fn build(engine: &dyn Engine, vault: &Vault) -> io::Result<(Header, S
         let header = Header { last: meta.applied, membership: meta.membership.clone(), meta: meta.rows()? };
         let mut writer = Writer::new(vault.draft()?, &header)?;
         for column in Column::STATE {
+            if column == Column::History && mutant::is(Mutant::SnapshotForgetsHistory) {
+                continue;
+            }
             view.scan(column, &[], None, &mut |key, value| {
                 writer.row(column, key, value)?;
                 Ok(std::ops::ControlFlow::Continue(()))

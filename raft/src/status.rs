@@ -122,6 +122,12 @@ impl Keeper {
         }
         let seen = metrics.borrow_watched().clone();
         self.refresh(&seen);
+        // One that broke down has none.
+        self.status.send_if_modified(|status| {
+            let silent = status.fault.is_none();
+            status.fault.get_or_insert_with(|| Fault::Ended("it broke down; the log says where".to_owned()));
+            silent
+        });
     }
 
     /// Sends the status if it changed; when leadership lapses unless a majority answers before.

@@ -141,7 +141,8 @@ impl Store {
         let leases = look(&*engine, |view| machine::leases(view));
         let leases = leases.map_err(|error| OpenError::Raft(error.to_string()))?;
         let feed = Arc::new(Feed::new(progress(&meta), leases.into_iter().collect()));
-        let state = State::new(Arc::clone(&engine), vault.clone(), Arc::clone(&feed), tasks.clone(), meta);
+        let state =
+            State::new(Arc::clone(&engine), vault.clone(), Arc::clone(&feed), tasks.clone(), log.written(), meta);
         let delays = Arc::new(Delays::default());
         let peers = Peers { node: config.node, network: Arc::clone(&network), delays: Arc::clone(&delays) };
         let starting = Raft::new(config.node, settings, peers, log.clone(), state);

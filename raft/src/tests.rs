@@ -8,6 +8,7 @@ mod fixture;
 mod leases;
 mod members;
 mod mutation;
+mod order;
 mod ranges;
 mod recover;
 mod suite;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{Engine, look},
     machine::{self, Applied, LeaseRow, Replay},
+    mutant::{self, Mutant},
     record::LogId,
 };
 
@@ -127,7 +128,9 @@ impl Feed {
 
     /// Forgets what was told: the state was replaced.
     pub(crate) fn reset(&self, progress: Progress, leases: Leases) {
-        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+        if !mutant::is(Mutant::GapAfterSnapshot) {
+            *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+        }
         self.leases.send_replace(leases);
         self.progress.send_replace(progress);
     }
@@ -135,7 +138,7 @@ impl Feed {
     fn recent(&self, after: Revision) -> Option<VecDeque<Arc<Revised>>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = recent.revisions.front()?.revision();
-        let skip = after.0.checked_add(1)?.checked_sub(oldest.0)?;
+        let skip = after.0.checked_add(u64::from(!mutant::is(Mutant::DuplicateEvent)))?.checked_sub(oldest.0)?;
         let found: VecDeque<_> = recent.revisions.iter().skip(usize::try_from(skip).ok()?).cloned().collect();
         Some(found).filter(|found| !found.is_empty())
     }
@@ -166,6 +169,7 @@ impl Cursor {
             return Err(WatchError::Compacted { oldest: meta.compacted });
         }
         let progress = feed.progress();
+        let from = if mutant::is(Mutant::EventsEarly) { from.min(meta.revision) } else { from };
         Ok(Self { feed, engine, progress, stopped, previous, delivered: from, ready: VecDeque::new() })
     }
 

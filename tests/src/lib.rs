@@ -1,7 +1,8 @@
-//! What tests share: a simulated cluster, and one of real hosts.
+//! What tests share: a simulated cluster, simulated stores, and a cluster of real hosts.
 //!
 //! Invariant: nothing here is part of the product.
 
 pub mod hosts;
 pub mod seeds;
 pub mod sim;
+pub mod store_sim;

@@ -14,6 +14,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use tracing_subscriber::EnvFilter;
+
 /// The seeds that were asked for, or else these.
 ///
 /// # Panics
@@ -57,4 +59,12 @@ pub fn run<T: Send>(seeds: Vec<u64>, run: impl Fn(u64) -> T + Sync) -> Vec<(u64,
 pub fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("it panicked").to_owned()
+}
+
+/// Shows what `RUST_LOG` asks for, in the order in which it happens.
+pub fn log() {
+    if env::var_os("RUST_LOG").is_some() {
+        // A second run in the same process finds it set.
+        drop(tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init());
+    }
 }

@@ -11,7 +11,7 @@
 mod ask;
 mod check;
 mod coverage;
-mod faults;
+pub(crate) mod faults;
 mod host;
 pub mod invent;
 mod manifest;
@@ -20,7 +20,7 @@ mod promise;
 mod settle;
 mod show;
 pub mod story;
-mod world;
+pub(crate) mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +43,6 @@ use quorate_proto::{
 use serde_json::{Value, json};
 use tokio::{runtime::RngSeed, time::timeout};
 use tokio_util::task::TaskTracker;
-use tracing_subscriber::EnvFilter;
 
 use self::{
     check::Checker,
@@ -83,10 +82,7 @@ pub struct Sim {
 /// # Panics
 /// If the runtime cannot be built.
 pub fn run<F: Future>(seed: u64, script: impl FnOnce(Sim) -> F) -> F::Output {
-    // `RUST_LOG=debug` shows what the nodes do, in virtual time's order; a second run in the same process finds it set.
-    if std::env::var_os("RUST_LOG").is_some() {
-        drop(tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init());
-    }
+    crate::seeds::log();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -9,6 +9,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -154,6 +155,10 @@ impl Engine for Disk {
 
     fn sync(&self) -> io::Result<()> {
         self.get()?.db.flush_wal(true).map_err(io_error)
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn replace(&self, rows: &mut dyn Iterator<Item = io::Result<Row>>, mut meta: Batch) -> io::Result<()> {

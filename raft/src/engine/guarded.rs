@@ -2,7 +2,7 @@
 //!
 //! Invariant: after the first failure of a write, or the first damage that was read, the engine below is not asked again.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{Batch, Engine, Row, View};
 use crate::fault::Fence;
@@ -33,6 +33,10 @@ impl Engine for Guarded {
     fn sync(&self) -> io::Result<()> {
         self.fence.check()?;
         self.fence.written(self.engine.sync())
+    }
+
+    fn delay(&self) -> Duration {
+        self.engine.delay()
     }
 
     fn replace(&self, rows: &mut dyn Iterator<Item = io::Result<Row>>, meta: Batch) -> io::Result<()> {

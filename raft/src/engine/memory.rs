@@ -1,11 +1,13 @@
-//! Rows in memory, on two planes: what was written, and what of it a power cut would leave.
+//! Rows in memory, on two planes: what was written, and what of it a power cut would leave. It can be as slow, as full and as broken as
+//! a disk.
 //!
-//! Invariant: both planes are prefixes of the same history of batches, `synced` never ahead of `pending`.
+//! Invariant: all planes are prefixes of the same history of batches, `synced` never ahead of `pending`.
 
 use std::{
     io,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,16 +25,41 @@ pub struct Memory(Arc<Mutex<Planes>>);
 struct Planes {
     pending: Plane,
     synced: Plane,
+    /// What the batches since the last sync made of it, one by one.
+    unsynced: Vec<Plane>,
     snapshot: Option<SnapshotFile>,
     free: u64,
     broken: Option<io::ErrorKind>,
     syncs: u64,
+    trouble: Trouble,
 }
 
 impl Default for Planes {
     fn default() -> Self {
-        Self { pending: Plane::new(), synced: Plane::new(), snapshot: None, free: u64::MAX, broken: None, syncs: 0 }
+        Self {
+            pending: Plane::new(),
+            synced: Plane::new(),
+            unsynced: Vec::new(),
+            snapshot: None,
+            free: u64::MAX,
+            broken: None,
+            syncs: 0,
+            trouble: Trouble::default(),
+        }
     }
+}
+
+/// What is wrong with a simulated disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trouble {
+    /// How long a sync takes.
+    pub delay: Duration,
+    /// The next sync fails, and nobody knows what it left on the disk.
+    pub sync_fails: bool,
+    /// There is no room: whatever would be written is refused.
+    pub full: bool,
+    /// Nothing can be read.
+    pub unreadable: bool,
 }
 
 impl Memory {
@@ -45,9 +72,29 @@ impl Memory {
     /// What a power cut leaves: a new storage with all that was synced. Whoever still writes to the old one writes to no avail.
     #[must_use]
     pub fn crash(&self) -> Self {
+        self.crash_keeping(0)
+    }
+
+    /// What a power cut leaves if so many of the batches that were not synced had reached the disk all the same, the oldest first.
+    #[must_use]
+    pub fn crash_keeping(&self, batches: usize) -> Self {
         let planes = self.planes();
-        let (synced, snapshot, free) = (planes.synced.clone(), planes.snapshot.clone(), planes.free);
-        Self(Arc::new(Mutex::new(Planes { pending: synced.clone(), synced, snapshot, free, ..Planes::default() })))
+        let kept = batches.checked_sub(1).and_then(|last| planes.unsynced.get(last).or(planes.unsynced.last()));
+        let synced = kept.unwrap_or(&planes.synced).clone();
+        let (snapshot, free) = (planes.snapshot.clone(), planes.free);
+        let planes = Planes { pending: synced.clone(), synced, snapshot, free, ..Planes::default() };
+        Self(Arc::new(Mutex::new(planes)))
+    }
+
+    /// How many batches were written since the last sync.
+    #[must_use]
+    pub fn unsynced(&self) -> usize {
+        self.planes().unsynced.len()
+    }
+
+    /// From now on the disk is like this.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        self.planes().trouble = trouble;
     }
 
     /// How much room this storage says it has left, in bytes. As much as can be said, unless it is told.
@@ -81,13 +128,22 @@ impl Memory {
 
 impl Engine for Memory {
     fn view(&self, look: &mut dyn FnMut(&dyn View) -> io::Result<()>) -> io::Result<()> {
-        let plane = self.planes().pending.clone();
+        let plane = {
+            let planes = self.planes();
+            if planes.trouble.unreadable {
+                return Err(io::Error::other("the simulated disk cannot be read"));
+            }
+            planes.pending.clone()
+        };
         look(&plane)
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
         let mut planes = self.planes();
+        planes.room()?;
         batch.ops.into_iter().for_each(|op| apply(&mut planes.pending, op));
+        let written = planes.pending.clone();
+        planes.unsynced.push(written);
         Ok(())
     }
 
@@ -97,12 +153,21 @@ impl Engine for Memory {
         if let Some(how) = planes.broken {
             return Err(how.into());
         }
+        if planes.trouble.sync_fails {
+            return Err(io::Error::other("the simulated disk failed to sync"));
+        }
         planes.synced = planes.pending.clone();
+        planes.unsynced.clear();
         Ok(())
+    }
+
+    fn delay(&self) -> Duration {
+        self.planes().trouble.delay
     }
 
     fn replace(&self, rows: &mut dyn Iterator<Item = io::Result<Row>>, meta: Batch) -> io::Result<()> {
         let mut planes = self.planes();
+        planes.room()?;
         let mut next: Plane = planes
             .pending
             .iter()
@@ -116,6 +181,7 @@ impl Engine for Memory {
         meta.ops.into_iter().for_each(|op| apply(&mut next, op));
         planes.synced = next.clone();
         planes.pending = next;
+        planes.unsynced.clear();
         Ok(())
     }
 
@@ -127,6 +193,15 @@ impl Engine for Memory {
 
     fn closed(&self) -> bool {
         true
+    }
+}
+
+impl Planes {
+    fn room(&self) -> io::Result<()> {
+        if self.trouble.full {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the simulated disk is full"));
+        }
+        Ok(())
     }
 }
 

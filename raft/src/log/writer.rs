@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
+    sync::{mpsc, oneshot, watch},
+    time::{sleep, timeout},
 };
 
 use super::{Tail, mark::Mark};
@@ -23,6 +23,7 @@ use crate::{
     columns::{self, Column},
     delay::Delay,
     engine::{Batch, Engine},
+    mutant::{self, Mutant},
     record::{self, LogId, Vote},
     types::TypeConfig,
 };
@@ -49,6 +50,8 @@ pub(super) struct Writer {
     pub(super) tail: Arc<Mutex<Tail>>,
     /// How long writing takes.
     pub(super) delay: Arc<Delay>,
+    /// The last entry that a batch has written, durable or not.
+    pub(super) written: watch::Sender<Option<LogId>>,
 }
 
 impl Writer {
@@ -75,7 +78,7 @@ impl Writer {
                 None => queued.await > 0,
             };
             if !jobs.is_empty() {
-                self.commit(std::mem::take(&mut jobs))?;
+                self.commit(std::mem::take(&mut jobs)).await?;
             }
             if !more {
                 return self.mark.as_mut().map_or(Ok(()), Mark::sync);
@@ -83,13 +86,31 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, jobs: Vec<Job>) -> io::Result<()> {
-        let result = self.write(&jobs).and_then(|last| self.raise(&jobs, last));
+    async fn commit(&mut self, jobs: Vec<Job>) -> io::Result<()> {
+        let result = self.persist(&jobs).await.and_then(|last| self.raise(&jobs, last));
         tell(jobs, &result);
         result
     }
 
     /// One batch, one sync. Returns the last log id, if it moved.
+    async fn persist(&mut self, jobs: &[Job]) -> io::Result<Option<Option<LogId>>> {
+        let last = self.write(jobs)?;
+        if let Some(last) = last {
+            self.written.send_replace(last);
+        }
+        if mutant::is(Mutant::AcknowledgedUnsynced) {
+            return Ok(last);
+        }
+        let delay = self.engine.delay();
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        self.engine.sync()?;
+        self.delay.end();
+        Ok(last)
+    }
+
+    /// Writes one batch. Returns the last log id, if it moves.
     fn write(&mut self, jobs: &[Job]) -> io::Result<Option<Option<LogId>>> {
         let mut batch = Batch::default();
         let mut last = None;
@@ -112,7 +133,9 @@ impl Writer {
                         mark.sync()?;
                     }
                     let from = after.map_or(0, |id| id.index + 1);
-                    batch.delete_range(Column::RaftLog, columns::log_key(from), columns::log_key(u64::MAX));
+                    if !mutant::is(Mutant::TruncationForgotten) {
+                        batch.delete_range(Column::RaftLog, columns::log_key(from), columns::log_key(u64::MAX));
+                    }
                     last = Some(*after);
                 }
                 Job::Purge { upto } => {
@@ -127,8 +150,6 @@ impl Writer {
         }
         self.delay.begin();
         self.engine.write(batch)?;
-        self.engine.sync()?;
-        self.delay.end();
         Ok(last)
     }
 

@@ -14,6 +14,7 @@ use quorate_proto::{
 use super::Applying;
 use crate::{
     columns::{self, Column},
+    mutant::{self, Mutant},
     record,
 };
 
@@ -28,7 +29,7 @@ impl Applying<'_> {
     /// Does what a command says, unless it was done before; its outcome in both cases.
     pub(super) fn once(&mut self, command: &Command, index: u64) -> io::Result<CommandOutcome> {
         let request = command.request();
-        if let Some(outcome) = self.answer(request)? {
+        if let Some(outcome) = self.answer(request)?.filter(|_| !mutant::is(Mutant::RequestForgotten)) {
             return Ok(outcome);
         }
         let outcome = self.execute(command, index)?;

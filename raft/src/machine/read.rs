@@ -16,6 +16,7 @@ use super::{Applying, Current, Draft, Meta, Operation, stored_key};
 use crate::{
     columns::{self, Column},
     engine::View,
+    mutant::{self, Mutant},
     record,
 };
 
@@ -260,7 +261,10 @@ pub(crate) fn replay(view: &dyn View, after: Revision, limit: usize, previous: b
                 return Ok(ControlFlow::Break(()));
             }
         }
-        operations.push((revision, record::decode(row)?));
+        let operation: Operation = record::decode(row)?;
+        if !(operation.deleted && mutant::is(Mutant::DeletionUnwatched)) {
+            operations.push((revision, operation));
+        }
         Ok(ControlFlow::Continue(()))
     })?;
     if let Some((last, _)) = operations.last() {

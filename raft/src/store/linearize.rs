@@ -18,6 +18,7 @@ use super::{
     read::{CATCH_UP, ReadError},
 };
 use crate::{
+    mutant::{self, Mutant},
     record::LogId,
     rpc::{Answer, Refused, Request},
 };
@@ -110,7 +111,9 @@ async fn question(store: &Store) -> Result<LogId, Withheld> {
 
 pub(super) async fn caught_up(store: &Store, id: LogId) -> Result<(), Withheld> {
     let mut progress = store.inner.feed.progress();
-    let applied = progress.wait_for(|progress| progress.applied.is_some_and(|applied| applied.index >= id.index));
+    let applied = progress.wait_for(|progress| {
+        progress.applied.is_some_and(|applied| applied.index >= id.index) || mutant::is(Mutant::ReadTooSoon)
+    });
     match timeout(CATCH_UP, applied).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(Withheld::Stopped),

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{Inner, PROPOSE, Store, forward};
 use crate::{
+    mutant::{self, Mutant},
     network::NetworkError,
     rpc::{Answer, Refused},
     space::RESERVE,
@@ -200,6 +201,7 @@ impl Inner {
                 Tried::NotLeader(None)
             }
             Ok(Err(NetworkError::Unreachable(_))) => Tried::NotLeader(None),
+            Ok(_) | Err(_) if mutant::is(Mutant::UnknownSaidNotDone) => Tried::NotLeader(None),
             Ok(_) | Err(_) => Tried::Unknown,
         }
     }

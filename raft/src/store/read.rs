@@ -22,6 +22,7 @@ use super::{Inner, Store};
 use crate::{
     engine::look,
     machine::{self, Past},
+    mutant::{self, Mutant},
     record::LogId,
     rpc::Refused,
     watch::{RangeWatch, Watch, WatchError},
@@ -76,6 +77,7 @@ impl Store {
         let mut progress = self.inner.feed.progress();
         match read {
             Read::Stale => {}
+            Read::Linearizable if mutant::is(Mutant::StaleRead) => {}
             Read::AtLeast(wanted) => {
                 let reached = timeout(CATCH_UP, progress.wait_for(|progress| progress.revision >= wanted)).await;
                 match reached {

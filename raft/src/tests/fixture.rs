@@ -212,6 +212,11 @@ impl Cluster {
         self.store(node)
     }
 
+    /// What a store in memory has written.
+    pub(super) fn disk(&self, node: u64) -> Memory {
+        self.memories[&node].clone()
+    }
+
     pub(super) fn store(&self, node: u64) -> &Store {
         &self.running[&node].store
     }

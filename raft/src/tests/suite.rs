@@ -7,6 +7,7 @@ use openraft::{
 use quorate_proto::ids::NodeId;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::fixture::CLUSTER;
@@ -14,6 +15,7 @@ use crate::{
     Config, Memory, Storage, Timing,
     log::Log,
     open,
+    record::LogId,
     state::{State, progress},
     types::TypeConfig,
     watch::Feed,
@@ -38,7 +40,10 @@ impl StoreBuilder<TypeConfig, Log, State, TempDir> for Builder {
             tasks.spawn(opened.writer);
         }
         let feed = Arc::new(Feed::new(progress(&opened.meta), [].into()));
-        let state = State::new(opened.engine, opened.vault, feed, tasks, opened.meta);
+        // The suite applies what it never appended.
+        let everything = LogId { term: u64::MAX, node: NodeId(u128::MAX), index: u64::MAX };
+        let (_, written) = watch::channel(Some(everything));
+        let state = State::new(opened.engine, opened.vault, feed, tasks, written, opened.meta);
         Ok((directory, opened.log, state))
     }
 }

@@ -8,7 +8,7 @@ use quorate_proto::ids::NodeId;
 
 /// The faults in force.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     cut: BTreeSet<NodeId>,
     frozen: BTreeSet<NodeId>,
     blocked: BTreeSet<(NodeId, NodeId)>,
@@ -17,60 +17,60 @@ pub(super) struct Faults {
 
 impl Faults {
     /// Nothing reaches the host, and nothing leaves it.
-    pub(super) fn cut(&mut self, node: NodeId) {
+    pub(crate) fn cut(&mut self, node: NodeId) {
         self.cut.insert(node);
     }
 
     /// The host takes nothing in and lets nothing out; whoever calls it gets no answer, not even a refusal.
-    pub(super) fn freeze(&mut self, node: NodeId) {
+    pub(crate) fn freeze(&mut self, node: NodeId) {
         self.frozen.insert(node);
     }
 
     /// What the first sends does not reach the second.
-    pub(super) fn block(&mut self, from: NodeId, to: NodeId) {
+    pub(crate) fn block(&mut self, from: NodeId, to: NodeId) {
         self.blocked.insert((from, to));
     }
 
     /// So many of a hundred packets are lost, on all links.
-    pub(super) fn lose(&mut self, percent: u32) {
+    pub(crate) fn lose(&mut self, percent: u32) {
         self.loss = percent;
     }
 
     /// Ends all that concerns a host, but for loss.
-    pub(super) fn heal(&mut self, node: NodeId) {
+    pub(crate) fn heal(&mut self, node: NodeId) {
         self.cut.remove(&node);
         self.frozen.remove(&node);
         self.blocked.retain(|(from, to)| *from != node && *to != node);
     }
 
     /// Whether a packet may arrive.
-    pub(super) fn reaches(&self, from: NodeId, to: NodeId) -> bool {
+    pub(crate) fn reaches(&self, from: NodeId, to: NodeId) -> bool {
         let open = |node| !self.cut.contains(&node) && !self.frozen.contains(&node);
         open(from) && open(to) && !self.blocked.contains(&(from, to))
     }
 
     /// Whether packets may arrive both ways: what a connection needs to live.
-    pub(super) fn connects(&self, one: NodeId, other: NodeId) -> bool {
+    pub(crate) fn connects(&self, one: NodeId, other: NodeId) -> bool {
         self.reaches(one, other) && self.reaches(other, one)
     }
 
     /// Whether a host is cut off.
-    pub(super) fn is_cut(&self, node: NodeId) -> bool {
+    pub(crate) fn is_cut(&self, node: NodeId) -> bool {
         self.cut.contains(&node)
     }
 
     /// Whether a call to the host is left without any answer.
-    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+    pub(crate) fn is_silent(&self, node: NodeId) -> bool {
         self.frozen.contains(&node)
     }
 
     /// So many of a hundred packets are lost.
-    pub(super) const fn loss(&self) -> u32 {
+    pub(crate) const fn loss(&self) -> u32 {
         self.loss
     }
 
     /// Whether there is any.
-    pub(super) fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.loss > 0 || !(self.cut.is_empty() && self.frozen.is_empty() && self.blocked.is_empty())
     }
 }

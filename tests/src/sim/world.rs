@@ -50,10 +50,10 @@ impl Clock for SimClock {
 }
 
 /// Chance from a seed.
-pub(super) struct SimRandom(Mutex<StdRng>);
+pub(crate) struct SimRandom(Mutex<StdRng>);
 
 impl SimRandom {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
 }
