@@ -10,7 +10,7 @@ use quorate_tests::{seeds, store_sim};
 
 /// Few enough for every change.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
-/// Set in a process that only says what its run was.
+/// Set, to a seed, in a process that only says what its run was.
 const TRACE: &str = "TRACE";
 
 /// What every run must have seen.
@@ -86,21 +86,20 @@ fn whatever_strikes_the_store_what_its_clients_were_told_is_so() {
 
 #[test]
 fn a_run_of_the_store_is_the_same_in_every_process() {
-    let run = |seed| store_sim::run(seed).trace;
-    if env::var_os(TRACE).is_some() {
-        println!("{TRACE}={}", run(7));
+    if let Some(seed) = env::var(TRACE).ok().and_then(|seed| seed.parse().ok()) {
+        println!("{TRACE}={}", store_sim::run(seed).trace);
         return;
     }
-    let [one, again, other] = [7, 7, 8].map(run);
-    assert_eq!(one, again);
-    assert_ne!(one, other, "another seed is another run");
-    let this_test = "a_run_of_the_store_is_the_same_in_every_process";
-    let elsewhere = Command::new(env::current_exe().unwrap())
-        .args(["--exact", this_test, "--nocapture"])
-        .env(TRACE, "1")
-        .output()
-        .unwrap();
-    let elsewhere = String::from_utf8(elsewhere.stdout).unwrap();
-    let trace = elsewhere.lines().find_map(|line| Some(line.split_once(&format!("{TRACE}="))?.1.to_owned()));
-    assert_eq!(trace, Some(one.to_string()), "{elsewhere}");
+    let elsewhere = |seed: u64| {
+        let run = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "a_run_of_the_store_is_the_same_in_every_process", "--nocapture"])
+            .env(TRACE, seed.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(run.stdout).unwrap();
+        said.lines().find_map(|line| Some(line.split_once(&format!("{TRACE}="))?.1.to_owned())).expect("a trace")
+    };
+    let one = elsewhere(7);
+    assert_eq!(one, elsewhere(7));
+    assert_ne!(one, elsewhere(8), "another seed is another run");
 }

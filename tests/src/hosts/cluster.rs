@@ -244,7 +244,7 @@ impl Cluster {
             .lines()
             .filter_map(|line| {
                 let words: Vec<_> = line.split_whitespace().collect();
-                (words.get(1) == Some(&"yes")).then(|| words[0].to_owned())
+                matches!(words.get(1), Some(&("leader" | "voter"))).then(|| words[0].to_owned())
             })
             .collect();
         so(voters.iter().map(String::as_str).eq(HOSTS), said.to_string())

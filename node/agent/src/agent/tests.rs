@@ -327,7 +327,7 @@ async fn on_docker_a_pod_that_lacked_its_config_map_starts_at_the_first_try_when
     let store = Store::new();
     let running = on(&engine, &store);
     store.pod(
-        "web",
+        "lacking",
         json!({"terminationGracePeriodSeconds": 1,
             "volumes": [{"name": "later", "configMap": {"name": "later"}}],
             "containers": [{"name": "web", "image": engine.image, "command": ["/bin/sh", "-c", SERVE],
@@ -335,10 +335,10 @@ async fn on_docker_a_pod_that_lacked_its_config_map_starts_at_the_first_try_when
                 "readinessProbe": {"httpGet": {"path": "/later/greeting", "port": 8080}}}],
         }),
     );
-    store.until("it says what it lacks", |store| waiting(store, "web") == "CreateContainerConfigError").await;
+    store.until("it says what it lacks", |store| waiting(store, "lacking") == "CreateContainerConfigError").await;
     let told = store.events().len();
     store.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "later", "namespace": "shop"}, "data": {"greeting": "hello"}}));
-    store.until_ready("web").await;
+    store.until_ready("lacking").await;
     let events = store.events().split_off(told);
     let tries = events.iter().filter(|event| event.starts_with("Created ") || event.starts_with("Failed")).count();
     assert_eq!(tries, 1, "{events:?}");
