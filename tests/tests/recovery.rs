@@ -131,7 +131,8 @@ impl Machines {
     fn vote(&self, node: &str, count: usize) {
         self.until(node, "status", |status| {
             let members = status.lines().skip_while(|line| !line.starts_with("NAME")).skip(1);
-            let votes: Vec<_> = members.map(|line| matches!(line.split_whitespace().nth(1), Some("leader" | "voter"))).collect();
+            let votes: Vec<_> =
+                members.map(|line| matches!(line.split_whitespace().nth(1), Some("leader" | "voter"))).collect();
             votes.len() == count && votes.iter().all(|votes| *votes)
         });
     }
@@ -204,7 +205,10 @@ fn a_survivor_goes_on_alone_others_join_it_anew_and_a_lost_member_that_returns_i
     machines.start("n1", None);
     until("n1 to hear that it was left behind", PATIENCE, || {
         let log = machines.logged("n1");
-        so(log.contains("the cluster was recovered without this node") && log.contains("quorate join TOKEN --fresh"), log)
+        so(
+            log.contains("the cluster was recovered without this node") && log.contains("quorate join TOKEN --fresh"),
+            log,
+        )
     });
     machines.ask("n1", "delete configmap kept --request-timeout 5s").refused(3, &[]);
     machines.vote("n3", 1);

@@ -79,10 +79,7 @@ fn explain(survey: &Survey, cut: recovery::Cut, console: &mut Console<'_>) -> io
         "With --yes, this node alone is the cluster, in epoch {}. The other {others} are refused from then on;",
         survey.epoch.number + 1
     )?;
-    writeln!(
-        err,
-        "each joins again as a new node: `quorate token create` here, `quorate join TOKEN --fresh` there."
-    )
+    writeln!(err, "each joins again as a new node: `quorate token create` here, `quorate join TOKEN --fresh` there.")
 }
 
 fn done(after: &Survey, console: &mut Console<'_>) -> io::Result<()> {
