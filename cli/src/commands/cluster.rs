@@ -109,7 +109,8 @@ fn known(survey: &Survey, node: NodeId) -> String {
 }
 
 fn names(survey: &Survey, nodes: &BTreeSet<NodeId>) -> String {
-    nodes.iter().map(|node| known(survey, *node)).collect::<Vec<_>>().join(", ")
+    let names: BTreeSet<_> = nodes.iter().map(|node| known(survey, *node)).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
