@@ -408,6 +408,7 @@ fn what_they_are_answered_is_written_as_ever() {
             ("unavailable", Reason::Unavailable),
             ("timeout", Reason::Timeout),
             ("internal", Reason::Internal),
+            ("storage-full", Reason::StorageFull),
         ],
     );
     golden.variants(
