@@ -65,7 +65,13 @@ pub(crate) async fn follow(
             Err(error) => return Err(ReplicaError::Watch(error)),
         };
         // Until its revision is compacted: after a Raft snapshot was installed, the changes before it are gone.
-        while let Some(Ok(revision)) = shutdown.run_until_cancelled(changes.next()).await {
+        while let Some(next) = shutdown.run_until_cancelled(changes.next()).await {
+            let revision = match next {
+                Ok(revision) => revision,
+                // Asking it again would be answered at once, for ever.
+                Err(WatchError::Stopped) => return Ok(()),
+                Err(_) => break,
+            };
             for change in revision.iter() {
                 snapshot.apply(change)?;
             }
