@@ -20,6 +20,7 @@ pub mod world;
 mod addresses;
 mod admission;
 mod adoption;
+mod bound;
 mod carrier;
 mod cluster;
 mod derived;

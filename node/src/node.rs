@@ -26,6 +26,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    bound,
     cluster::Membership,
     derived::Derived,
     desired::Agreed,
@@ -200,7 +201,9 @@ impl Node {
             tasks.spawn(derived.keep(snapshots.clone(), known(own.name.clone(), snapshots.clone()), shutdown.clone()));
         }
 
-        let running = Running { runtime: Arc::clone(runtime), reporter, agent, tasks: tasks.clone() };
+        let (sender, shown) = watch::channel(Arc::clone(&snapshots.borrow()));
+        tasks.spawn(bound::keep(own.name.clone(), snapshots.clone(), standing.clone(), sender, shutdown.clone()));
+        let running = Running { runtime: Arc::clone(runtime), reporter, agent, shown, tasks: tasks.clone() };
         tasks.spawn(running.pods(parts, snapshots.clone(), shutdown.clone()));
         Ok(Self { services, snapshots, agreed, standing, refused })
     }
@@ -238,6 +241,8 @@ struct Running {
     runtime: Arc<dyn Runtime>,
     reporter: Arc<dyn Reporter>,
     agent: Arc<OnceCell<Agent>>,
+    /// What the agent is shown of the agreed state.
+    shown: Snapshots,
     tasks: TaskTracker,
 }
 
@@ -252,7 +257,7 @@ impl Running {
         let agent = Agent::start(
             parts.agent_config(cpus),
             self.runtime,
-            snapshots.clone(),
+            self.shown,
             Arc::clone(&self.reporter),
             Arc::clone(&parts.clock),
             Arc::clone(&parts.random),

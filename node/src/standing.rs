@@ -64,7 +64,7 @@ pub(crate) async fn keep(
         match now {
             Standing::Removed if changed => tracing::error!(
                 "this node was deleted from the cluster while it lived: the others do not talk with it any more, and its pods run \
-                 elsewhere; to become a node again, run `quorate join TOKEN --fresh` here"
+                 elsewhere and end here; to become a node again, run `quorate join TOKEN --fresh` here"
             ),
             Standing::Left if changed => tracing::info!("this node has left the cluster"),
             Standing::Leaving if changed => tracing::info!("this node was asked to leave the cluster"),

@@ -168,6 +168,8 @@ impl Reporter for Arc<Store> {
         if *self.cut_off.lock().unwrap() {
             return Err(ReportError("nobody is reachable".into()));
         }
+        // Whoever sees a status sees what was told with it.
+        self.facts.lock().unwrap().extend(facts.iter().cloned());
         for fact in &facts {
             match fact {
                 Fact::Pod { name, status, .. } => {
@@ -178,7 +180,6 @@ impl Reporter for Arc<Store> {
                 Fact::Event { .. } | Fact::Node { .. } => {}
             }
         }
-        self.facts.lock().unwrap().extend(facts);
         // Whoever waits for an event looks again.
         self.snapshots.send_modify(|_| {});
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    process::Command,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -110,6 +111,39 @@ fn holds(cluster: &Cluster, asked: &str, acknowledged: &BTreeSet<String>) {
     let shown: BTreeSet<_> = shown.lines().filter_map(|line| line.split_once('/')).map(|(_, name)| name).collect();
     let missing: Vec<_> = acknowledged.iter().filter(|name| !shown.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "acknowledged, and not there {asked}: {missing:?}");
+}
+
+/// Pulls the cable of a host, or plugs it in again.
+fn cable(host: &str, state: &str) {
+    let _ = Said::by(Command::new("ip").args(["link", "set", &format!("qdev-{host}"), state]), b"").done();
+}
+
+#[test]
+fn a_node_that_was_deleted_while_it_was_cut_off_ends_its_pods_when_it_hears_of_it() {
+    let cluster = Cluster::up();
+    cluster.load_images();
+    cluster.apply(&pods::deployment("web", 3));
+    until("three ready pods", PATIENCE, || pods::ready(&cluster, "web", 3, &HOSTS));
+    let cut = pods::of(&cluster, "web").unwrap()[0].node.clone();
+    let left: Vec<_> = HOSTS.into_iter().filter(|host| *host != cut).collect();
+    let on_it = || {
+        let containers = pods::containers(&cluster).into_values();
+        containers.filter(|shown| shown.split(' ').next() == Some(&cut)).collect::<Vec<_>>()
+    };
+    assert!(!on_it().is_empty());
+
+    cable(&cut, "down");
+    until("three ready pods on the hosts that are left", PATIENCE, || pods::ready(&cluster, "web", 3, &left));
+    assert!(!on_it().is_empty(), "it cannot know");
+    until("the end of its node", PATIENCE, || {
+        let said = cluster.run(&format!("delete node {cut}"));
+        so(said.code == Some(0), said.to_string())
+    });
+    cable(&cut, "up");
+    until("the end of its pods", PATIENCE, || {
+        let left = on_it();
+        so(left.is_empty(), format!("{left:#?}"))
+    });
 }
 
 #[test]

@@ -335,13 +335,15 @@ async fn on_docker_a_pod_that_lacked_its_config_map_starts_at_the_first_try_when
                 "readinessProbe": {"httpGet": {"path": "/later/greeting", "port": 8080}}}],
         }),
     );
-    store.until("it says what it lacks", |store| waiting(store, "lacking") == "CreateContainerConfigError").await;
-    let told = store.events().len();
+    let told = |store: &Store, of: &str| store.events().iter().filter(|event| event.starts_with(of)).count();
+    store
+        .until("it says what it lacks", |store| {
+            waiting(store, "lacking") == "CreateContainerConfigError" && told(store, "FailedMount ") == 1
+        })
+        .await;
     store.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "later", "namespace": "shop"}, "data": {"greeting": "hello"}}));
     store.until_ready("lacking").await;
-    let events = store.events().split_off(told);
-    let tries = events.iter().filter(|event| event.starts_with("Created ") || event.starts_with("Failed")).count();
-    assert_eq!(tries, 1, "{events:?}");
+    assert_eq!((told(&store, "Failed"), told(&store, "Created ")), (1, 1), "{:?}", store.events());
     running.stop().await;
 }
 
