@@ -41,3 +41,4 @@ mod standing;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod withdrawal;
