@@ -9,8 +9,10 @@ use quorate_proto::{
     endpoints::{self, ServiceEndpoints},
     kinds::{NODES, PODS},
     snapshot::Snapshot,
+    txn::Revision,
 };
 use quorate_traffic::Traffic;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{loops::Snapshots, registration};
@@ -23,6 +25,8 @@ pub(crate) struct Derived {
     pub settings: Arc<Settings>,
     /// Carries connections; a node whose pods are simulated has none to carry.
     pub traffic: Option<Traffic>,
+    /// Is told up to which revision all was handed on.
+    pub routed: watch::Sender<Revision>,
 }
 
 /// What was handed on last.
@@ -54,6 +58,7 @@ impl Derived {
                 self.publish(&next, &snapshot);
                 last = Some(next);
             }
+            self.routed.send_replace(snapshot.revision());
         }
     }
 

@@ -42,3 +42,4 @@ mod standing;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod withdrawal;

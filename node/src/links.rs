@@ -45,6 +45,8 @@ pub enum Opening {
     Ask,
     /// A connection carried to a pod of the accepting node.
     Carry,
+    /// A revision, and whether the accepting node's routes have come as far.
+    Withdrawal,
 }
 
 /// Opens streams to other nodes.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use quorate_api::Caller;
 use quorate_dns::{Names, doq};
-use quorate_mesh::{Alpn, Handler, Mesh, Stream, Subject};
+use quorate_mesh::{Alpn, Handler, Mesh, Stream, Subject, WeakMesh};
 use quorate_proto::{ids::NodeId, refusal::chain};
 use quorate_raft::Store;
 use tokio::sync::{SetOnce, watch};
@@ -26,12 +26,12 @@ use crate::{
 const GREET: Duration = Duration::from_secs(2);
 
 /// Streams over the mesh.
-pub(crate) struct MeshLinks(Arc<SetOnce<Mesh>>);
+pub(crate) struct MeshLinks(Arc<SetOnce<WeakMesh>>);
 
 impl MeshLinks {
-    /// Over the mesh, once it is there.
+    /// Over the mesh, once it is there. The parts that the mesh hands streams to open streams over it, so they do not keep it.
     #[must_use]
-    pub(crate) const fn new(mesh: Arc<SetOnce<Mesh>>) -> Self {
+    pub(crate) const fn new(mesh: Arc<SetOnce<WeakMesh>>) -> Self {
         Self(mesh)
     }
 }
@@ -41,6 +41,7 @@ impl Links for MeshLinks {
     async fn open(&self, to: NodeId, lane: Lane) -> Result<(Writer, Reader), LinkError> {
         let unreachable = |because: String| LinkError::Unreachable { to, because };
         let mesh = self.0.get().ok_or_else(|| unreachable("this node is still starting".to_owned()))?;
+        let mesh = mesh.upgrade().ok_or_else(|| unreachable("this node is stopping".to_owned()))?;
         let alpn = match lane {
             Lane::Peer => Alpn::Peer,
             Lane::Data => Alpn::Data,

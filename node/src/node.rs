@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use quorate_agent::{Agent, Reporter, Runtime};
+use quorate_agent::{Agent, Reporter, Runtime, Withdrawal};
 use quorate_api::{Api, Caller, Settings as ApiSettings};
 use quorate_dns::{Names, Settings as NameSettings};
 use quorate_proto::{
@@ -17,6 +17,7 @@ use quorate_proto::{
     overview::Standing,
     refusal::chain,
     snapshot::Snapshot,
+    txn::Revision,
     world::{Clock, Random},
 };
 use quorate_raft::Store;
@@ -42,6 +43,7 @@ use crate::{
     settings::ClusterSettings,
     standing,
     voters::Planner,
+    withdrawal::{Asking, Routed},
 };
 
 /// Who a node is.
@@ -181,11 +183,15 @@ impl Node {
         };
         tasks.spawn(leading.keep(shutdown.clone()));
 
+        let traffic = parts.carries.then(|| parts.traffic(&snapshots, tasks, shutdown));
+        let (route, revision) = watch::channel(Revision(0));
+        let routed = Routed { revision, traffic: traffic.clone() };
         let services = Services {
             api,
             store: store.clone(),
-            traffic: parts.carries.then(|| parts.traffic(&snapshots, tasks, shutdown)),
+            traffic: traffic.clone(),
             snapshots: snapshots.clone(),
+            routed: routed.clone(),
             heard: Arc::clone(&heard),
             clock: Arc::clone(&parts.clock),
         };
@@ -196,14 +202,22 @@ impl Node {
             heartbeat::keep(store.clone(), Arc::clone(links), own.node, own.incarnation, hear, shutdown.clone());
         tasks.spawn(beats);
 
-        if let Some((names, settings)) = parts.names.clone() {
-            let derived = Derived { names, settings, traffic: services.traffic.clone() };
-            tasks.spawn(derived.keep(snapshots.clone(), known(own.name.clone(), snapshots.clone()), shutdown.clone()));
+        match parts.names.clone() {
+            Some((names, settings)) => {
+                let derived = Derived { names, settings, traffic, routed: route };
+                let known = known(own.name.clone(), snapshots.clone());
+                tasks.spawn(derived.keep(snapshots.clone(), known, shutdown.clone()));
+            }
+            // A node without names and routes is as far as it has heard.
+            None => drop(tasks.spawn(follow(snapshots.clone(), route, shutdown.clone()))),
         }
+        let (asking, withdrawals) = Asking::new(own.node, routed, Arc::clone(links), snapshots.clone());
+        tasks.spawn(asking.run(shutdown.clone()));
 
         let (sender, shown) = watch::channel(Arc::clone(&snapshots.borrow()));
         tasks.spawn(bound::keep(own.name.clone(), snapshots.clone(), standing.clone(), sender, shutdown.clone()));
-        let running = Running { runtime: Arc::clone(runtime), reporter, agent, shown, tasks: tasks.clone() };
+        let (runtime, withdrawal) = (Arc::clone(runtime), Arc::new(withdrawals));
+        let running = Running { runtime, reporter, withdrawal, agent, shown, tasks: tasks.clone() };
         tasks.spawn(running.pods(parts, snapshots.clone(), shutdown.clone()));
         Ok(Self { services, snapshots, agreed, standing, refused })
     }
@@ -240,6 +254,7 @@ impl Parts {
 struct Running {
     runtime: Arc<dyn Runtime>,
     reporter: Arc<dyn Reporter>,
+    withdrawal: Arc<dyn Withdrawal>,
     agent: Arc<OnceCell<Agent>>,
     /// What the agent is shown of the agreed state.
     shown: Snapshots,
@@ -254,18 +269,28 @@ impl Running {
             return;
         }
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let agent = Agent::start(
-            parts.agent_config(cpus),
-            self.runtime,
-            self.shown,
-            Arc::clone(&self.reporter),
-            Arc::clone(&parts.clock),
-            Arc::clone(&parts.random),
-            &self.tasks,
-            shutdown.clone(),
-        );
+        let for_agent = quorate_agent::Parts {
+            config: parts.agent_config(cpus),
+            runtime: self.runtime,
+            snapshots: self.shown,
+            reporter: Arc::clone(&self.reporter),
+            withdrawal: self.withdrawal,
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+        };
+        let agent = Agent::start(for_agent, &self.tasks, &shutdown);
         let agent = self.agent.get_or_init(async || agent).await;
         reporter::keep_own_status(&parts.own, snapshots, agent, &*self.reporter, &*parts.clock, &shutdown).await;
+    }
+}
+
+/// Tells the revision of every newer snapshot.
+async fn follow(mut snapshots: Snapshots, revision: watch::Sender<Revision>, shutdown: CancellationToken) {
+    loop {
+        revision.send_replace(snapshots.borrow_and_update().revision());
+        if !matches!(shutdown.run_until_cancelled(snapshots.changed()).await, Some(Ok(()))) {
+            return;
+        }
     }
 }
 

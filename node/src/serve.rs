@@ -25,6 +25,7 @@ use crate::{
     links::{self, Lane, LinkError, Opening, Reader, Writer},
     loops::Snapshots,
     raft_network, registration,
+    withdrawal::{self, Routed},
 };
 
 /// The parts that answer streams.
@@ -38,6 +39,8 @@ pub struct Services {
     pub traffic: Option<Traffic>,
     /// Who is who.
     pub snapshots: Snapshots,
+    /// How far this node's routes have come.
+    pub(crate) routed: Routed,
     /// Who lives.
     pub(crate) heard: Arc<Heard>,
     /// Since when.
@@ -81,6 +84,10 @@ impl Services {
             (Lane::Peer, Opening::Ask) => {
                 let name = self.name_of(from);
                 self.request(Caller::Node { id: from, name }, writer, reader).await
+            }
+            (Lane::Peer, Opening::Withdrawal) => {
+                withdrawal::answer(&self.routed, &mut writer, &mut reader).await?;
+                writer.shutdown().await.map_err(LinkError::Broken)
             }
             (Lane::Data, Opening::Carry) => {
                 let caller = self.name_of(from).unwrap_or_else(|| from.to_string());

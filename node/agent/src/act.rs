@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use quorate_proto::txn::Revision;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     memory::{Mounted, Waiting},
     plan::Action,
     runtime::{ContainerSpec, Credentials, PodRef, Runtime, RuntimeError},
+    withdrawal::Withdrawal,
     workload::PullPolicy,
 };
 
@@ -51,6 +53,8 @@ pub(crate) enum Message {
         purpose: crate::probe::Purpose,
         answer: Result<Result<(), String>, RuntimeError>,
     },
+    /// Nobody sends new connections to a pod that is to be deleted.
+    Withdrawn { uid: String },
 }
 
 /// What all actions share.
@@ -58,18 +62,32 @@ pub(crate) enum Message {
 pub(crate) struct Hands {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) messages: mpsc::Sender<Message>,
+    withdrawal: Arc<dyn Withdrawal>,
     starts: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
 }
 
 impl Hands {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>, messages: mpsc::Sender<Message>, parallel_starts: usize) -> Self {
+    pub(crate) fn new(
+        runtime: Arc<dyn Runtime>,
+        withdrawal: Arc<dyn Withdrawal>,
+        messages: mpsc::Sender<Message>,
+        parallel_starts: usize,
+    ) -> Self {
         Self {
             runtime,
+            withdrawal,
             messages,
             starts: Arc::new(Semaphore::new(parallel_starts.max(1))),
             pulls: Arc::new(Semaphore::new(PARALLEL_PULLS)),
         }
+    }
+
+    /// Waits until nobody sends new connections to what a revision took away, and tells the loop.
+    pub(crate) async fn withdraw(self, uid: String, revision: Revision) {
+        self.withdrawal.withdrawn(revision).await;
+        // A closed channel is the shutdown: whoever starts next asks again.
+        let _ = self.messages.send(Message::Withdrawn { uid }).await;
     }
 
     /// Does one action and tells the loop.

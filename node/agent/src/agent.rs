@@ -24,6 +24,7 @@ use crate::{
     pod::BoundPod,
     report::{Outbox, Reporter},
     runtime::{Container, Info, LogLines, Runtime},
+    withdrawal::Withdrawal,
 };
 
 /// Messages of actions and probes that wait for the loop.
@@ -50,20 +51,29 @@ impl std::fmt::Debug for Agent {
     }
 }
 
+/// Everything the agent has of the world.
+pub struct Parts {
+    /// Which node this is.
+    pub config: Config,
+    /// What runs containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// The agreed state, as it is replaced.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where to tell what is seen.
+    pub reporter: Arc<dyn Reporter>,
+    /// Who knows whether a pod still gets connections.
+    pub withdrawal: Arc<dyn Withdrawal>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+}
+
 impl Agent {
     /// Starts the agent's tasks in `tasks`; they end when `shutdown` is cancelled. Containers go on running.
-    #[expect(clippy::too_many_arguments, reason = "everything the agent has of the world, once")]
     #[must_use]
-    pub fn start(
-        config: Config,
-        runtime: Arc<dyn Runtime>,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        reporter: Arc<dyn Reporter>,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
-        tasks: &TaskTracker,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn start(parts: Parts, tasks: &TaskTracker, shutdown: &CancellationToken) -> Self {
+        let Parts { config, runtime, snapshots, reporter, withdrawal, clock, random } = parts;
         let (health, health_seen) = watch::channel(None);
         let (info, info_seen) = watch::channel(None);
         let (messages, inbox) = mpsc::channel(MESSAGES);
@@ -79,7 +89,7 @@ impl Agent {
         };
         tasks.spawn(Arc::clone(&outbox).run(reporter, shutdown.clone()));
         tasks.spawn(keeper::follow(Arc::clone(&runtime), Arc::clone(&changed), shutdown.clone()));
-        let hands = Hands::new(runtime, messages, config.parallel_starts);
+        let hands = Hands::new(runtime, withdrawal, messages, config.parallel_starts);
         let keeper = Keeper {
             config,
             hands,
@@ -87,13 +97,14 @@ impl Agent {
             random,
             outbox,
             tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
             health,
             info,
             pods: BTreeMap::new(),
             seen: None,
             stale: true,
         };
-        tasks.spawn(keeper.run(snapshots, inbox, changed, shutdown));
+        tasks.spawn(keeper.run(snapshots, inbox, changed));
         Self { shared: Arc::new(shared) }
     }
 

@@ -19,16 +19,16 @@ pub struct Config {
     pub dns: Ipv4Addr,
     /// The cluster zone, for example `cluster.local`.
     pub zone: String,
-    /// How long a ready pod that is to be deleted is left alone, so that every node's routes forget it first. Counts within its
-    /// grace period.
+    /// How long a ready pod that is to be deleted is left alone at most, until every node's routes have forgotten it. Counts within its
+    /// grace period, and takes no more than half of it.
     pub drain: Duration,
     /// The most containers that are started at the same time.
     pub parallel_starts: usize,
 }
 
 impl Config {
-    /// One second is several watch round trips between nodes that hear each other.
-    pub const DRAIN: Duration = Duration::from_secs(1);
+    /// Nodes that hear each other say within milliseconds that they have forgotten a pod; one that died a moment ago never does.
+    pub const DRAIN: Duration = Duration::from_secs(5);
 
     /// Half again as many starts as cores keep the engine busy; more only make each one wait longer (measured on Docker 20.10).
     #[must_use]

@@ -35,6 +35,9 @@ use crate::{
     status,
 };
 
+/// A runtime that has answered before is given so long before the node is said to be unwell: a busy machine answers late now and then.
+const TROUBLE: Duration = Duration::from_secs(8);
+
 /// How often everything is looked at although nothing happened.
 const RESYNC: Duration = Duration::from_secs(60);
 
@@ -46,6 +49,7 @@ pub(crate) struct Keeper {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
     pub(crate) health: watch::Sender<Option<String>>,
     pub(crate) info: watch::Sender<Option<Info>>,
     /// By uid.
@@ -63,10 +67,11 @@ impl Keeper {
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
         mut inbox: mpsc::Receiver<Message>,
         changed: Arc<Notify>,
-        shutdown: CancellationToken,
     ) {
+        let shutdown = self.shutdown.clone();
         let mut wake_at = self.clock.now();
         let mut listed = wake_at;
+        let mut failing: Option<Instant> = None;
         loop {
             let sleep = wake_at.since(self.clock.now());
             tokio::select! {
@@ -91,12 +96,16 @@ impl Keeper {
                 };
                 if let Err(error) = refreshed {
                     tracing::warn!(%error, "the runtime does not answer; what runs goes on running");
-                    self.health.send_replace(Some(error.to_string()));
+                    let since = *failing.get_or_insert(now);
+                    if self.seen.is_none() || self.clock.now().since(since) >= TROUBLE {
+                        self.health.send_replace(Some(error.to_string()));
+                    }
                     wake_at = self.clock.now() + RETRY;
                     continue;
                 }
                 self.health.send_if_modified(|health| health.take().is_some());
                 listed = self.clock.now();
+                failing = None;
                 self.stale = false;
             }
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
@@ -156,6 +165,10 @@ impl Keeper {
             let plan = if let Some(bound) = kept.bound.clone() {
                 kept.renew(snapshot);
                 kept.memory.observe(&bound, seen, now, wall);
+                if kept.leaves() {
+                    let asked = self.hands.clone().withdraw(uid.clone(), bound.modified);
+                    self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(asked));
+                }
                 let context = kept.context(&self.config, snapshot, now, node_memory);
                 let plan = plan::pod(&bound, seen, &kept.memory, context);
                 self.explain(&bound, seen, &mut kept, &plan, wall);
@@ -299,6 +312,11 @@ impl Keeper {
                 if let Some(mut kept) = self.pods.remove(&pod.uid) {
                     self.tell(&mut kept, &event);
                     self.pods.insert(pod.uid, kept);
+                }
+            }
+            Message::Withdrawn { uid } => {
+                if let Some(kept) = self.pods.get_mut(&uid) {
+                    kept.memory.withdrawn = true;
                 }
             }
             Message::Acted { uid, slot, outcome } => {

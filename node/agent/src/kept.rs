@@ -42,6 +42,8 @@ pub(crate) struct Kept {
     sources: u64,
     /// Slots in which something is under way that was begun from other sources.
     outdated: BTreeSet<String>,
+    /// It was asked whether anybody still sends connections to the pod, which is to be deleted.
+    asked: bool,
 }
 
 impl Kept {
@@ -55,7 +57,14 @@ impl Kept {
             budget: Budget::new(now),
             sources: 0,
             outdated: BTreeSet::new(),
+            asked: false,
         }
+    }
+
+    /// Whether the pod is to be deleted and got connections: true once, for whoever is to make sure that it gets no more.
+    pub(crate) fn leaves(&mut self) -> bool {
+        let leaves = self.bound.as_ref().is_some_and(|bound| bound.deleting() && bound.was_ready());
+        leaves && !std::mem::replace(&mut self.asked, true)
     }
 
     /// Compares what the pod is made from with what it was. If a config map came, a key was added or an image was corrected, what failed

@@ -66,6 +66,8 @@ pub(crate) struct PodMemory {
     pub(crate) failures: Backoff,
     /// Since when it is known that it is to be deleted.
     pub(crate) deleting: Option<Instant>,
+    /// Nobody sends new connections to it since then.
+    pub(crate) withdrawn: bool,
     /// The status that was last made of it.
     pub(crate) status: Option<Value>,
 }

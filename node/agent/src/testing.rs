@@ -11,14 +11,14 @@ use quorate_proto::{
     object::Object,
     request::Fact,
     snapshot::Snapshot,
-    txn::Txn,
+    txn::{Revision, Txn},
     world::{Clock, Instant, Random, Timestamp},
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Agent, Config, ReportError, Reporter, Runtime};
+use crate::{Agent, Config, Parts, ReportError, Reporter, Runtime, Withdrawal};
 
 /// Tokio's clock, beginning at the machine's own time.
 pub(crate) struct TestClock {
@@ -57,12 +57,19 @@ pub(crate) struct Store {
     pub(crate) facts: Mutex<Vec<Fact>>,
     /// Reports are refused: the node is cut off.
     pub(crate) cut_off: Mutex<bool>,
+    /// What was taken away by this revision, nobody sends new connections to.
+    pub(crate) withdrawn: watch::Sender<Revision>,
 }
 
 impl Store {
     pub(crate) fn new() -> Arc<Self> {
         let (snapshots, _) = watch::channel(Arc::default());
-        let store = Arc::new(Self { snapshots, facts: Mutex::default(), cut_off: Mutex::new(false) });
+        let store = Arc::new(Self {
+            snapshots,
+            facts: Mutex::default(),
+            cut_off: Mutex::new(false),
+            withdrawn: watch::Sender::new(Revision(u64::MAX)),
+        });
         store.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}));
         store
     }
@@ -186,6 +193,13 @@ impl Reporter for Arc<Store> {
     }
 }
 
+#[async_trait]
+impl Withdrawal for Arc<Store> {
+    async fn withdrawn(&self, revision: Revision) {
+        self.withdrawn.subscribe().wait_for(|withdrawn| *withdrawn >= revision).await.unwrap();
+    }
+}
+
 /// A running agent; dropped, it stops without touching what runs.
 pub(crate) struct Running {
     pub(crate) agent: Agent,
@@ -201,13 +215,15 @@ impl Running {
             host_address: [192, 0, 2, 1].into(),
             dns: [10, 213, 0, 10].into(),
             zone: "cluster.local".to_owned(),
-            drain: Duration::from_millis(200),
+            drain: Duration::from_secs(60),
             parallel_starts: 3,
         };
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let reporter: Arc<dyn Reporter> = Arc::new(Arc::clone(store));
         let random = Arc::new(Zeros);
-        let agent = Agent::start(config, runtime, store.watch(), reporter, clock, random, &tasks, shutdown.clone());
+        let (snapshots, withdrawal) = (store.watch(), Arc::new(Arc::clone(store)));
+        let parts = Parts { config, runtime, snapshots, reporter, withdrawal, clock, random };
+        let agent = Agent::start(parts, &tasks, &shutdown);
         Self { agent, tasks, shutdown }
     }
 

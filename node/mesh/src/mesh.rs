@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     join::{Admission, accept::Acceptor},
     limits::Gauge,
     link::{Close, Link},
-    port::{Door, Handler, Port, PortConfig},
+    port::{Door, Handler, Port, PortConfig, PortInUse},
     settings,
     stream::Stream,
 };
@@ -107,9 +107,21 @@ pub struct PeerState {
 /// All peers ever heard of, and not forgotten.
 pub type Peers = Arc<BTreeMap<NodeId, PeerState>>;
 
-/// The mesh. Cheap to clone.
+/// The mesh. Cheap to clone. Its port stays open until every clone was dropped: what its own handlers lead to holds a [`WeakMesh`].
 #[derive(Clone)]
 pub struct Mesh(Arc<Inner>);
+
+/// The mesh while it is there, for those who must not keep it.
+#[derive(Clone)]
+pub struct WeakMesh(Weak<Inner>);
+
+impl WeakMesh {
+    /// The mesh, if it was not dropped.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Mesh> {
+        self.0.upgrade().map(Mesh)
+    }
+}
 
 struct Inner {
     cluster: ClusterId,
@@ -231,6 +243,18 @@ impl Mesh {
         });
         inner.tasks.spawn(port.accept(door, shutdown));
         Ok(Self(inner))
+    }
+
+    /// The mesh, for those who must not keep it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakMesh {
+        WeakMesh(Arc::downgrade(&self.0))
+    }
+
+    /// Tells when the port is free again, after the mesh.
+    #[must_use]
+    pub fn port(&self) -> PortInUse {
+        self.0.port.in_use()
     }
 
     /// This node's id.

@@ -7,12 +7,13 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime as _, TokioRuntime};
 use quorate_proto::{
     hello::Epoch,
     ids::NodeId,
@@ -111,9 +112,34 @@ pub(crate) struct PortConfig {
     pub(crate) alpns: Vec<Alpn>,
 }
 
+/// Tells when a port is free again: QUIC's own tasks hold its socket for a moment after everybody else has let go.
+#[derive(Clone)]
+pub struct PortInUse(Arc<Mutex<Weak<dyn AsyncUdpSocket>>>);
+
+impl PortInUse {
+    fn of(socket: &Arc<dyn AsyncUdpSocket>) -> Self {
+        Self(Arc::new(Mutex::new(Arc::downgrade(socket))))
+    }
+
+    fn moved(&self, socket: &Arc<dyn AsyncUdpSocket>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(socket);
+    }
+
+    /// Waits until another process, or this one, may open the port. Ends only after the mesh and all clones of it were dropped.
+    pub async fn freed(&self) {
+        while self.0.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
+            sleep(FREED).await;
+        }
+    }
+}
+
+/// How often it is looked whether a port is free: QUIC does not say.
+const FREED: Duration = Duration::from_millis(5);
+
 /// The open port.
 pub(crate) struct Port {
     endpoint: Endpoint,
+    in_use: PortInUse,
     trust: ArcSwap<Trust>,
     config: PortConfig,
     clock: Arc<dyn Clock>,
@@ -125,11 +151,18 @@ impl Port {
     /// Opens the port. Needs a tokio runtime.
     pub(crate) fn bind(config: PortConfig, identity: Identity, clock: Arc<dyn Clock>) -> Result<Self, PortError> {
         let (trust, server) = trust(&config, identity, &clock)?;
-        let socket = socket::bind(config.listen)?;
         let listen = config.listen;
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
-            .map_err(|source| PortError::Bind { listen, source })?;
-        Ok(Self { endpoint, trust: ArcSwap::from_pointee(trust), config, clock, replacing: Mutex::new(()) })
+        let failed = |source| PortError::Bind { listen, source };
+        let socket = TokioRuntime.wrap_udp_socket(socket::bind(listen)?).map_err(failed)?;
+        let in_use = PortInUse::of(&socket);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(server), socket, runtime);
+        let (endpoint, trust) = (endpoint.map_err(failed)?, ArcSwap::from_pointee(trust));
+        Ok(Self { endpoint, in_use, trust, config, clock, replacing: Mutex::new(()) })
+    }
+
+    pub(crate) fn in_use(&self) -> PortInUse {
+        self.in_use.clone()
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
@@ -138,13 +171,16 @@ impl Port {
 
     /// Moves to another local address. What we dialled follows; what we accepted does not.
     pub(crate) fn rebind(&self, listen: SocketAddr) -> Result<(), PortError> {
-        let socket = socket::bind(listen)?;
-        self.endpoint.rebind(socket).map_err(|source| PortError::Bind { listen, source })
+        let failed = |source| PortError::Bind { listen, source };
+        let socket = TokioRuntime.wrap_udp_socket(socket::bind(listen)?).map_err(failed)?;
+        self.endpoint.rebind_abstract(Arc::clone(&socket)).map_err(failed)?;
+        self.in_use.moved(&socket);
+        Ok(())
     }
 
     /// Takes a renewed identity for all connections from now on.
     pub(crate) fn replace_identity(&self, identity: Identity) -> Result<(), PortError> {
-        let _one = self.replacing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let (trust, server) = trust(&self.config, identity, &self.clock)?;
         self.trust.store(Arc::new(trust));
         self.endpoint.set_server_config(Some(server));
@@ -207,7 +243,7 @@ impl Port {
         }
         self.endpoint.close(Close::Stopping.code(), Close::Stopping.reason().as_bytes());
         // A peer that is not told notices by itself.
-        timeout(std::time::Duration::from_secs(1), self.endpoint.wait_idle()).await.unwrap_or_default();
+        timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await.unwrap_or_default();
     }
 
     async fn serve(&self, door: &Arc<Door>, connection: &quinn::Connection, address: SocketAddr) {
@@ -305,7 +341,7 @@ pub(crate) async fn expiry(connection: &quinn::Connection, not_after: Option<Tim
         let left = not_after.as_second().saturating_sub(clock.wall().as_second());
         match u64::try_from(left) {
             // The wall clock may jump, and timers have a longest duration: look again at least once a day.
-            Ok(left) if left > 0 => sleep(std::time::Duration::from_secs(left.min(86_400))).await,
+            Ok(left) if left > 0 => sleep(Duration::from_secs(left.min(86_400))).await,
             _ => return Close::Expired.close(connection),
         }
     }

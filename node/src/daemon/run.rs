@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use quorate_dns::{Names, Settings as NameSettings};
-use quorate_mesh::{Handlers, Identity, LinkClass, Mesh};
+use quorate_mesh::{Handlers, Identity, LinkClass, Mesh, PortInUse, WeakMesh};
 use quorate_proto::{
     ids::NodeId,
     kinds::NODES,
@@ -128,14 +128,13 @@ async fn live(daemon: &Daemon, record: &mut Record, shutdown: &CancellationToken
     let key = daemon.home.cluster_key().map_err(|error| error.refusal(NOT_STARTED))?;
     let vault = Vault::new(key, Arc::clone(&daemon.random));
 
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let ending = Ending { tasks: tasks.clone(), stop: stop.clone() };
-    let started = start(daemon, record, timing, identity.clone(), vault, &tasks, &stop).await;
+    let ending = Ending::default();
+    let started = start(daemon, record, timing, identity.clone(), vault, &ending).await;
     let result = match started {
         Ok(started) => {
             tracing::info!(node = record.name, cluster = %record.cluster.cluster_id, "the node is up");
             let store = started.store.clone();
-            let ended = watch_over(daemon, record, &identity, started, &stop, shutdown).await;
+            let ended = watch_over(daemon, record, &identity, started, &ending.stop, shutdown).await;
             tracing::info!("the node stops; its containers go on");
             store.shutdown().await;
             remember_measured(daemon, record, &store);
@@ -224,17 +223,26 @@ fn gave_up(because: &str) -> Refusal {
         .hint("its containers go on; check the disk, then start it again with `quorate up`")
 }
 
+/// What has to end before the node may begin again in this same process.
+#[derive(Default)]
 struct Ending {
     tasks: TaskTracker,
     stop: CancellationToken,
+    port: SetOnce<PortInUse>,
 }
 
 impl Ending {
     async fn wait(self) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
-            tracing::warn!("{} tasks did not stop within {} s", self.tasks.len(), STOP.as_secs());
+        let ended = async {
+            self.tasks.wait().await;
+            if let Some(port) = self.port.get() {
+                port.freed().await;
+            }
+        };
+        if tokio::time::timeout(STOP, ended).await.is_err() {
+            tracing::warn!("{} tasks, or the port, did not end within {} s", self.tasks.len(), STOP.as_secs());
         }
     }
 }
@@ -242,7 +250,7 @@ impl Ending {
 /// What is needed before it is there: the port accepts streams for parts that still have to be built over it.
 #[derive(Default, Clone)]
 struct Later {
-    mesh: Arc<SetOnce<Mesh>>,
+    mesh: Arc<SetOnce<WeakMesh>>,
     services: Arc<SetOnce<crate::serve::Services>>,
     gate: Arc<SetOnce<Gate>>,
     snapshots: Arc<SetOnce<Snapshots>>,
@@ -289,14 +297,14 @@ async fn start(
     timing: Timing,
     identity: Identity,
     vault: Vault,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    ending: &Ending,
 ) -> Result<Started, NotStarted> {
+    let Ending { tasks, stop, .. } = ending;
     let simulated = daemon.settings.engine == Engine::Simulated;
     let (node, later) = (identity.node, Later::default());
     let listener = bind(daemon)?;
     let (names, name_settings) = names(daemon, record, simulated, tasks, stop).await?;
-    let mesh = mesh(daemon, record, identity.clone(), &later, names.clone(), tasks, stop)?;
+    let mesh = mesh(daemon, record, identity.clone(), &later, names.clone(), ending)?;
 
     let links = Arc::new(MeshLinks::new(Arc::clone(&later.mesh)));
     let store = Store::open(
@@ -401,9 +409,9 @@ fn mesh(
     identity: Identity,
     later: &Later,
     names: Names,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    ending: &Ending,
 ) -> Result<Mesh, Refusal> {
+    let Ending { tasks, stop, port } = ending;
     let reception = Arc::new(Reception::new(Arc::clone(&later.services)));
     let handlers = Handlers {
         peer: Arc::clone(&reception) as _,
@@ -433,7 +441,7 @@ fn mesh(
     for peer in &record.peers {
         mesh.introduce(peer.node, peer.addresses.clone());
     }
-    if later.mesh.set(mesh.clone()).is_err() {
+    if port.set(mesh.port()).is_err() || later.mesh.set(mesh.downgrade()).is_err() {
         return Err(gave_up("the mesh was started twice"));
     }
     Ok(mesh)

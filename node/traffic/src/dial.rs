@@ -112,7 +112,10 @@ impl Dialler {
         let mut failed = DialError::NoneReady(listen);
         while tried.len() < self.config.limits.attempts {
             // Looked up anew each time: what the table says now is truer than what it said before a dial that took seconds.
-            let port = self.table.borrow().ports.get(&listen).cloned();
+            let (port, dial) = {
+                let table = self.table.borrow();
+                (table.ports.get(&listen).cloned(), table.dials.token())
+            };
             let Some(port) = port else { break };
             let open = |endpoint| self.open.of(&endpoint);
             let random = self.random.number();
@@ -130,6 +133,7 @@ impl Dialler {
             match self.dial(listen.protocol, target, flow).await {
                 Ok(far) => return Ok(Connected { far, endpoint, _load: load }),
                 Err(error) => {
+                    drop(dial);
                     let (namespace, service) = (&port.namespace, &port.name);
                     tracing::debug!(%namespace, %service, %endpoint, error = &error as &dyn std::error::Error, "trying another endpoint");
                     failed = error;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use quorate_proto::endpoints::{PodPort, PortEndpoints, Protocol, ServiceAddress, ServiceEndpoints};
+use tokio_util::task::TaskTracker;
 
 use crate::{config::Config, pick::address};
 
@@ -39,6 +40,8 @@ pub(crate) struct Table {
     pub(crate) refused: BTreeMap<Listen, String>,
     /// Where pods of this node listen, ready or about to leave: what other nodes may have dialled.
     ours: BTreeSet<(Protocol, SocketAddrV4)>,
+    /// Dials to endpoints that were picked by this table.
+    pub(crate) dials: TaskTracker,
 }
 
 impl Table {

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::Ipv4Addr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use quorate_proto::{endpoints::ServiceEndpoints, world::Random};
@@ -42,6 +42,8 @@ struct Inner {
     config: Arc<Config>,
     sources: Mutex<Sources>,
     table: watch::Sender<Arc<Table>>,
+    /// Dials that began by tables before the present one, while there are any.
+    earlier: Mutex<Vec<TaskTracker>>,
     health: watch::Receiver<Health>,
     streams: Loads<String>,
     shutdown: CancellationToken,
@@ -74,6 +76,7 @@ impl Traffic {
             config,
             sources: Mutex::default(),
             table,
+            earlier: Mutex::default(),
             health,
             streams: Loads::new(),
             shutdown: shutdown.clone(),
@@ -101,6 +104,21 @@ impl Traffic {
         shutdown.run_until_cancelled(delivered).await.unwrap_or(Ok(()))
     }
 
+    /// Waits until every dial that began before what was published last has come to its end: from then on, no pod that is not in it
+    /// gets a connection from this node.
+    pub async fn settled(&self) {
+        let earlier = self.earlier().clone();
+        for dials in &earlier {
+            dials.wait().await;
+        }
+        self.earlier().retain(|dials| !dials.is_empty());
+    }
+
+    fn earlier(&self) -> MutexGuard<'_, Vec<TaskTracker>> {
+        // A list of trackers is whole whoever panicked beside it.
+        self.inner.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is listened on, and what cannot be: changes as it does.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
@@ -112,7 +130,11 @@ impl Traffic {
         // Held until the table is replaced, so that an older one never follows a newer.
         let mut sources = sources.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut sources);
-        table.send_replace(Arc::new(Table::build(config, &sources.addresses, &sources.services)));
+        let before = table.send_replace(Arc::new(Table::build(config, &sources.addresses, &sources.services)));
+        before.dials.close();
+        let mut earlier = self.earlier();
+        earlier.retain(|dials| !dials.is_empty());
+        earlier.push(before.dials.clone());
     }
 }
 

@@ -13,4 +13,5 @@ mod peers;
 mod refusals;
 mod removal;
 mod restart;
+mod rollout;
 mod services;

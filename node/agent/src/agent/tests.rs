@@ -1,6 +1,9 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use quorate_proto::request::{Fact, Logs};
+use quorate_proto::{
+    request::{Fact, Logs},
+    txn::Revision,
+};
 use serde_json::json;
 
 use super::*;
@@ -111,6 +114,34 @@ async fn a_pod_that_crashes_is_restarted_ever_more_slowly_and_reported_seldom() 
     );
     let reports = sim.store.facts.lock().unwrap().iter().filter(|fact| matches!(fact, Fact::Pod { .. })).count();
     assert!(reports as u64 <= begin.elapsed().as_secs(), "{reports} reports");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_got_connections_is_stopped_when_no_node_sends_it_any_more() {
+    let sim = sim();
+    sim.store.pod("web", web());
+    sim.store.until_ready("web").await;
+    let runs = async || {
+        let containers = sim.runtime.list().await.unwrap();
+        containers.iter().any(|container| container.image == "web:1" && plan::is_running(container))
+    };
+    sim.store.withdrawn.send_replace(Revision(0));
+    sim.store.delete("web", 30);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(runs().await, "another node still sends connections to it");
+    sim.store.withdrawn.send_replace(Revision(u64::MAX));
+    let asked = tokio::time::Instant::now();
+    sim.store.until("it is gone", |store| store.status("web").is_none()).await;
+    assert!(!runs().await && asked.elapsed() < Duration::from_secs(5), "it is not kept without need");
+
+    sim.store.withdrawn.send_replace(Revision(0));
+    sim.store.pod("late", web());
+    sim.store.until_ready("late").await;
+    sim.store.delete("late", 30);
+    let deleted = tokio::time::Instant::now();
+    sim.store.until("it is gone", |store| store.status("late").is_none()).await;
+    assert!(deleted.elapsed() < Duration::from_secs(30), "who does not answer is not waited for beyond half its grace");
+    sim.running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,11 +27,12 @@ pub(super) fn delete(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, 
     let mut plan = PodPlan::default();
     let since = memory.deleting.unwrap_or(context.now);
     let drain = if bound.was_ready() { context.config.drain.min(bound.grace() / 2) } else { Duration::ZERO };
-    if context.now < since + drain && seen.iter().any(|container| is_running(container)) {
+    let drained = memory.withdrawn || context.now >= since + drain;
+    if !drained && seen.iter().any(|container| is_running(container)) {
         plan.wake(since + drain);
         return plan;
     }
-    let grace = bound.grace().saturating_sub(drain);
+    let grace = bound.grace().saturating_sub(context.now.since(since).min(drain));
     stop_in_order(bound, seen, grace, context, &mut plan);
     remove_all(seen, memory, context, &mut plan);
     plan

@@ -206,7 +206,17 @@ fn a_deleted_pod_is_drained_stopped_and_removed_in_this_order() {
     assert_eq!((short(&plan), plan.wake_at), (vec![], Some(NOW + Config::DRAIN)), "routes forget it first");
     draining.memory.deleting = Some(NOW - Config::DRAIN);
     let plan = draining.plan();
-    assert!(matches!(&plan.actions[..], [Action::Stop { grace, .. }] if *grace == Duration::from_secs(29)));
+    assert!(
+        matches!(&plan.actions[..], [Action::Stop { grace, .. }] if *grace == Duration::from_secs(25)),
+        "nobody said so, and it is late"
+    );
+    draining.memory.deleting = Some(NOW - Duration::from_secs(1));
+    draining.memory.withdrawn = true;
+    let plan = draining.plan();
+    assert!(
+        matches!(&plan.actions[..], [Action::Stop { grace, .. }] if *grace == Duration::from_secs(29)),
+        "all have forgotten it"
+    );
     assert_eq!(
         deleted().holder().container("a", 0, exited(143)).actions().len(),
         0,

@@ -310,3 +310,16 @@ async fn nodes_of_different_epochs_do_not_speak_and_the_older_is_told_to_join_ag
     one.mesh.introduce(two.id(), vec![two.address()]);
     assert!(reach(&one, two.id(), Alpn::Peer).await.starts_with("peer heard"));
 }
+
+#[tokio::test]
+async fn the_port_is_free_when_the_mesh_has_ended_although_its_peers_live_on() {
+    let (n1, n2) = pair();
+    n1.mesh.introduce(n2.id(), vec![n2.address()]);
+    reach(&n1, n2.id(), Alpn::Peer).await;
+    let (address, port, weak) = (n1.address(), n1.mesh.port(), n1.mesh.downgrade());
+    assert!(crate::socket::bind(address).is_err());
+    n1.stop().await;
+    within(port.freed()).await;
+    assert!(weak.upgrade().is_none());
+    crate::socket::bind(address).unwrap();
+}

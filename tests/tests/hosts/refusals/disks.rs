@@ -82,7 +82,6 @@ fn a_full_data_directory_is_refused_at_the_start_and_nothing_is_left_in_it() {
 }
 
 #[test]
-#[ignore = "written for a daemon that waits for room; it fails, and is to be put right"]
 fn a_disk_that_becomes_full_takes_nothing_new_loses_nothing_and_is_written_again_when_it_has_room() {
     let cluster = Cluster::none();
     let disk = Disk::new(cluster.directory().join("disk"), "256m");

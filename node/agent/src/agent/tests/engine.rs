@@ -21,8 +21,15 @@ async fn a_runtime_that_is_away_is_told_and_restarts_nothing_when_it_is_back() {
     sim.store.pod("web", web());
     sim.store.until_ready("web").await;
     let before = sim.runtime.list().await.unwrap();
-    sim.runtime.set_absent(true);
     let mut health = sim.running.agent.health();
+    for _ in 0..3 {
+        sim.runtime.set_absent(true);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        sim.runtime.set_absent(false);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+    assert!(!health.has_changed().unwrap(), "it answered late, and that is all");
+    sim.runtime.set_absent(true);
     health.wait_for(|health| health.as_deref().is_some_and(|text| text.contains("does not answer"))).await.unwrap();
     sim.runtime.set_absent(false);
     health.wait_for(Option::is_none).await.unwrap();
