@@ -40,10 +40,13 @@ use crate::{
     world::{SystemClock, SystemRandom},
 };
 
+mod ending;
 mod fenced;
+mod first;
 mod pace;
 mod renewal;
 mod run;
+mod start;
 
 /// What is refused when the daemon does not start.
 const NOT_STARTED: &str = "the daemon did not start";
@@ -323,4 +326,9 @@ fn not_started(error: &dyn std::error::Error) -> Refusal {
         "check --data-dir, or set it aside and join again"
     };
     Refusal::new(Reason::Internal, NOT_STARTED, because).hint(hint)
+}
+
+fn gave_up(because: &str) -> Refusal {
+    Refusal::new(Reason::Internal, "the daemon cannot go on", because)
+        .hint("its containers go on; check the disk, then start it again with `quorate up`")
 }

@@ -56,10 +56,16 @@ impl Daemon {
             tracing::error!(
                 because = fenced.because,
                 since = fenced.since,
-                "this node is fenced: it neither votes nor answers, and its containers go on; it asks its peers for a new id"
+                "this node is fenced: it neither votes nor answers, and its containers go on"
             );
-            let asking = shutdown.run_until_cancelled(self.ask_until_granted(&identity, fenced, &record));
-            let Some(grant) = asking.await else { return Ok(None) };
+            let members = others(fenced, &record);
+            let granted = async {
+                match members.is_empty() {
+                    true => alone(fenced).await,
+                    false => self.ask_until_granted(&identity, fenced, &members).await,
+                }
+            };
+            let Some(grant) = shutdown.run_until_cancelled(granted).await else { return Ok(None) };
             record.peers = grant.peers;
             self.home.keep_cluster_key(&grant.cluster_key).map_err(|error| error.refusal(NOT_STARTED))?;
             grant.identity.store(self.home.path()).map_err(|error| not_started(&error))?;
@@ -82,18 +88,13 @@ impl Daemon {
         Ok(())
     }
 
-    async fn ask_until_granted(&self, identity: &Identity, fenced: &Fenced, record: &Record) -> join::JoinGrant {
-        let members: Vec<SocketAddr> = record
-            .peers
-            .iter()
-            .filter(|peer| peer.node != identity.node)
-            .flat_map(|peer| peer.addresses.clone())
-            .collect();
+    async fn ask_until_granted(&self, identity: &Identity, fenced: &Fenced, members: &[SocketAddr]) -> join::JoinGrant {
+        tracing::info!("this node asks its peers for a new id");
         let build = env!("CARGO_PKG_VERSION");
         let mut told = None;
         loop {
             let clock = Arc::clone(&self.clock);
-            let asked = join::replace(identity, fenced.request, &members, self.addresses.clone(), build, clock);
+            let asked = join::replace(identity, fenced.request, members, self.addresses.clone(), build, clock);
             match asked.await {
                 Ok(grant) => return grant,
                 Err(refusal) => {
@@ -113,12 +114,37 @@ impl Daemon {
     }
 }
 
-/// What a fenced node answers to whoever asks it for anything.
-pub(super) fn refusal(fenced: &Fenced) -> Refusal {
+/// Where the other members may be; nowhere, if there are none.
+pub(super) fn others(fenced: &Fenced, record: &Record) -> Vec<SocketAddr> {
+    let others = record.peers.iter().filter(|peer| peer.node != fenced.node);
+    others.flat_map(|peer| peer.addresses.clone()).collect()
+}
+
+/// What becomes of the only node of a cluster: nobody else has its data.
+const ALONE: &str = "no other node has its data: restore a backup, see docs/operating/backup.md";
+
+/// Waits for ever: there is nobody to ask.
+async fn alone(fenced: &Fenced) -> join::JoinGrant {
+    tracing::error!(
+        because = fenced.because,
+        hint = ALONE,
+        "this node stays fenced: it is the only one of its cluster"
+    );
+    std::future::pending().await
+}
+
+/// What a fenced node answers to whoever asks it for anything. `alone`: there are no others to fill it anew.
+pub(super) fn refusal(fenced: &Fenced, alone: bool) -> Refusal {
     let because = format!("this node is fenced since {}: {}", fenced.since, fenced.because);
-    Refusal::new(Reason::Unavailable, "the request was not done", because).hint(
-        "its containers go on; it comes back by itself as soon as a majority of the other nodes can be reached: see `quorate status` there",
-    )
+    let hint = match alone {
+        true => format!("its containers go on; {ALONE}"),
+        false => {
+            "its containers go on; it comes back by itself as soon as a majority of the other nodes can be reached: \
+                  see `quorate status` there"
+                .to_owned()
+        }
+    };
+    Refusal::new(Reason::Unavailable, "the request was not done", because).hint(hint)
 }
 
 /// What a store that was there and is gone is taken for.
@@ -141,8 +167,10 @@ mod tests {
             request: RequestId(2),
             since: "2027-01-15T08:00:00Z".to_owned(),
         };
-        let said = refusal(&fenced).to_string();
+        let said = refusal(&fenced, false).to_string();
         assert!(said.contains("fenced since 2027-01-15T08:00:00Z: db/000012.log is damaged"), "{said}");
         assert!(said.contains("comes back by itself"), "{said}");
+        let said = refusal(&fenced, true).to_string();
+        assert!(said.contains("restore a backup") && !said.contains("comes back"), "{said}");
     }
 }
