@@ -160,7 +160,8 @@ pub(crate) fn pod(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, con
 fn tidy(bound: &BoundPod, seen: &[&Container], context: Context<'_>, plan: &mut PodPlan) {
     for container in seen {
         let Role::Container { name, .. } = &container.role else {
-            if !is_running(container) {
+            // One that is being started does not run yet.
+            if !is_running(container) && !context.busy.contains(POD) {
                 plan.act(context, Action::Remove { id: container.id.clone() });
             }
             continue;

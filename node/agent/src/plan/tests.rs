@@ -159,6 +159,15 @@ fn a_container_made_from_another_spec_is_replaced() {
 }
 
 #[test]
+fn a_holder_that_is_being_started_is_not_taken_for_one_that_ended() {
+    let mut starting = case(one("Always")).with(Role::Holder, 0, State::Created);
+    starting.busy.insert(POD.into());
+    assert_eq!(starting.actions(), [""; 0]);
+    starting.busy.clear();
+    assert_eq!(starting.actions()[0], "remove holder-0", "whoever began it has given up");
+}
+
+#[test]
 fn containers_of_a_lost_network_are_stopped_before_a_new_one_is_made() {
     let lost = || case(one("Always")).with(Role::Holder, 0, exited(137));
     assert_eq!(lost().container("a", 0, running()).actions(), ["remove holder-0", "stop a-0"]);
