@@ -126,10 +126,7 @@ fn a_node_that_was_deleted_while_it_was_cut_off_ends_its_pods_when_it_hears_of_i
     until("three ready pods", PATIENCE, || pods::ready(&cluster, "web", 3, &HOSTS));
     let cut = pods::of(&cluster, "web").unwrap()[0].node.clone();
     let left: Vec<_> = HOSTS.into_iter().filter(|host| *host != cut).collect();
-    let on_it = || {
-        let containers = pods::containers(&cluster).into_values();
-        containers.filter(|shown| shown.split(' ').next() == Some(&cut)).collect::<Vec<_>>()
-    };
+    let on_it = || cluster.on(&cut, "docker ps --quiet").done();
     assert!(!on_it().is_empty());
 
     cable(&cut, "down");
@@ -142,7 +139,7 @@ fn a_node_that_was_deleted_while_it_was_cut_off_ends_its_pods_when_it_hears_of_i
     cable(&cut, "up");
     until("the end of its pods", PATIENCE, || {
         let left = on_it();
-        so(left.is_empty(), format!("{left:#?}"))
+        so(left.is_empty(), left)
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     process::{Child, Stdio},
 };
 
@@ -78,7 +79,10 @@ fn know_only(cluster: &Cluster, endpoint: &str) {
     let path = cluster.directory().join(".config/quorate/config.toml");
     let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
     config["contexts"]["dev"]["endpoints"] = toml::Value::from(vec![endpoint]);
-    fs::write(&path, config.to_string()).unwrap();
+    // Whole or not at all: a command that was begun before may be reading it.
+    let mut whole = tempfile::NamedTempFile::new_in(path.parent().unwrap()).unwrap();
+    whole.write_all(config.to_string().as_bytes()).unwrap();
+    whole.persist(&path).unwrap();
 }
 
 #[test]
