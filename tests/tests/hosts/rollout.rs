@@ -34,7 +34,7 @@ fn fetch(service: SocketAddr) -> io::Result<()> {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    match answer.starts_with("HTTP/1.0 200") && answer.contains("hello from ") {
+    match answer.starts_with("HTTP/1.1 200") && answer.contains("hello from ") {
         true => Ok(()),
         false => Err(io::Error::other(format!("no page: {answer:?}"))),
     }
