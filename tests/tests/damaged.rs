@@ -22,6 +22,9 @@ fn files(data: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
+/// What is damaged, and how.
+type Damage<'a> = (&'static str, &'a dyn Fn(&Path));
+
 /// Flips one bit in the middle of a file.
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
@@ -42,14 +45,14 @@ fn id(machines: &Machines, asked: &str, name: &str) -> String {
 fn a_node_whose_files_were_damaged_says_so_and_is_filled_anew_by_the_others_under_another_id() {
     let mut machines = Machines::new();
     machines.found();
-    let damages: [(&str, &dyn Fn(&Path)); 3] = [
-        ("a bit of the write-ahead log", &|data| flip(files(data, ".log").last().unwrap())),
-        ("the file CURRENT", &|data| fs::remove_file(data.join("store/db/CURRENT")).unwrap()),
-        ("the end of the mark", &|data| {
-            let mark = fs::File::options().write(true).open(data.join("store/mark")).unwrap();
-            mark.set_len(7).unwrap();
-        }),
-    ];
+    let log = |data: &Path| flip(files(data, ".log").last().unwrap());
+    let current = |data: &Path| fs::remove_file(data.join("store/db/CURRENT")).unwrap();
+    let mark = |data: &Path| {
+        let mark = fs::File::options().write(true).open(data.join("store/mark")).unwrap();
+        mark.set_len(7).unwrap();
+    };
+    let damages: [Damage<'_>; 3] =
+        [("a bit of the write-ahead log", &log), ("the file CURRENT", &current), ("the end of the mark", &mark)];
     for (round, (what, damage)) in damages.into_iter().enumerate() {
         let kept = format!("kept-{round}");
         machines.apply("n1", &kept, &config_map(&kept));

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use quorate_mesh::Identity;
 use quorate_proto::{
     overview::Standing,
-    refusal::{Reason, Refusal, chain},
+    refusal::{Refusal, chain},
 };
 use quorate_raft::{Fault, Store};
 use tokio::sync::watch;
