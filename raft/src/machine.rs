@@ -36,7 +36,7 @@ pub(crate) use answers::ANSWERS;
 pub(crate) use compaction::sweep;
 pub(crate) use leases::{LeaseChange, LeaseRow, attached, leases};
 pub(crate) use meta::Meta;
-pub(crate) use read::{Past, Replay, at, check, query, replay, rows};
+pub(crate) use read::{Past, Replay, at, check, query, replay, rows, rows_outside};
 
 /// A key's present, in `kv_cur`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

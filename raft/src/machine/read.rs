@@ -205,6 +205,22 @@ pub(crate) fn rows(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(
     Ok((revision, found))
 }
 
+/// All keys that do not begin with a prefix, as of the present.
+pub(crate) fn rows_outside(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(Key, Versioned)>)> {
+    let revision = Meta::load(view)?.revision;
+    let mut found = Vec::new();
+    let mut take = |key: &[u8], row: &[u8]| {
+        let row: Current = record::decode(row)?;
+        found.push((stored_key(key)?, row.versioned()));
+        Ok(ControlFlow::Continue(()))
+    };
+    view.scan(Column::Current, &[], Some(prefix.as_bytes()), &mut take)?;
+    if let Some(end) = columns::end_of(prefix.as_bytes()) {
+        view.scan(Column::Current, &end, None, &mut take)?;
+    }
+    Ok((revision, found))
+}
+
 /// What a key held at a revision.
 pub(crate) enum Past {
     /// This, or nothing.
