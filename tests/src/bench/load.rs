@@ -144,7 +144,7 @@ async fn loop_until(
         let number = counter.fetch_add(1, Ordering::Relaxed);
         let puts = match mix {
             Mix::Puts => true,
-            Mix::Mixed => number % 10 == 0,
+            Mix::Mixed => number.is_multiple_of(10),
             Mix::Gets | Mix::StaleGets => false,
         };
         let done = if puts {

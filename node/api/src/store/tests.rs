@@ -117,16 +117,16 @@ async fn a_delivery_that_fits_no_frame_comes_in_pieces_that_do() {
 async fn a_lease_is_shown_without_what_is_the_clusters_and_says_if_there_is_more() {
     let id = LeaseId::new(7).unwrap();
     let lease = |keys| Some(Lease { id, ttl_seconds: 9, remaining_millis: 100, keys });
-    let asked =
-        async |keys| match ask(&Same { lease: lease(keys), ..Same::default() }, StoreRequest::TimeToLive(id)).await {
-            answers => match answers.as_slice() {
-                [answer @ Answer::Store(StoreAnswer::Lease { lease: Some(lease), more })] => {
-                    assert!(wire::frame(answer, cap::API).is_ok());
-                    (lease.keys.len(), *more)
-                }
-                other => panic!("{other:?}"),
-            },
-        };
+    let asked = async |keys| {
+        let answers = ask(&Same { lease: lease(keys), ..Same::default() }, StoreRequest::TimeToLive(id)).await;
+        match answers.as_slice() {
+            [answer @ Answer::Store(StoreAnswer::Lease { lease: Some(lease), more })] => {
+                assert!(wire::frame(answer, cap::API).is_ok());
+                (lease.keys.len(), *more)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
     let own = |number: u32| Key::new("kv", &"b".repeat(240), Some(&"n".repeat(240)), &format!("{number}")).unwrap();
     let event = Key::new("", "events", Some("default"), "e").unwrap();
     assert_eq!(asked(vec![event, own(1)]).await, (1, false));
