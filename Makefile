@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test unit end-to-end sim mutants build install fmt lint clean help
+.PHONY: demo test unit end-to-end sim mutants bench-store build install fmt lint clean help
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -34,6 +34,10 @@ sim: install ## Simulated runs with SEEDS=1..200, or as many as you like
 mutants: install ## Stores with known bugs, each of which the simulation must notice
 	@. tools/env
 	cargo test -p quorate-tests --features mutants --test mutants -- --nocapture
+
+bench-store: install ## The store against Debian's etcd, in one run: at most 40 minutes, QUICK=1 at most 5
+	@tools/install etcd
+	tools/bench-store $(if $(QUICK),--quick)
 
 end-to-end: install ## The demo's claims, on three real hosts with real Docker Engines
 	@if [ "$$(id -u)" != 0 ]; then

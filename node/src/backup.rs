@@ -19,8 +19,10 @@ use std::{
 
 use quorate_proto::{
     ids::ClusterId,
+    key::Key,
     refusal::{Reason, Refusal, chain},
     snapshot::Snapshot,
+    store,
     world::{Clock, Random},
 };
 use quorate_raft::backup::{self, Backup, BackupError};
@@ -151,11 +153,13 @@ enum LoadError {
     Object(String),
 }
 
-/// Reads the whole state into memory, where every node has it anyway.
+/// Reads all objects into memory, where every node has them anyway.
 fn load(source: &File) -> Result<(Summary, Snapshot), LoadError> {
     let mut rows = Vec::new();
     let backup = Backup::open(BufReader::new(source)).map_err(LoadError::Backup)?;
-    let summary = backup.objects(|key, versioned| rows.push((key, versioned))).map_err(LoadError::Backup)?;
+    let object = |key: &Key| !store::is_users(key);
+    let summary = backup.objects(|key, versioned| rows.extend(object(&key).then_some((key, versioned))));
+    let summary = summary.map_err(LoadError::Backup)?;
     let snapshot = Snapshot::load(summary.origin.revision, rows).map_err(|error| LoadError::Object(chain(&error)))?;
     Ok((summary, snapshot))
 }

@@ -14,27 +14,33 @@ use quorate_proto::{
     refusal::{Reason, Refusal, chain},
     request::Read,
     snapshot::Snapshot,
+    store::PREFIX,
     txn::{Outcome, Revision, Txn, Versioned},
 };
 use quorate_raft::{ProposeError, ReadError, Store, WatchError};
+use tokio::sync::watch;
 
 use crate::loops::Snapshots;
 
 /// How long the snapshot may take to follow what the store has applied.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
+/// After so many revisions of keys that users keep, one of them is told to those who follow objects: so they can resume from there.
+const STRIDE: u64 = 100;
+
 /// The store and this node's snapshots of it.
 #[derive(Clone)]
 pub struct Agreed {
     store: Store,
     snapshots: Snapshots,
+    reached: watch::Receiver<Revision>,
 }
 
 impl Agreed {
-    /// Introduces the two.
+    /// Introduces the two; `reached` is the revision of the newest snapshot.
     #[must_use]
-    pub const fn new(store: Store, snapshots: Snapshots) -> Self {
-        Self { store, snapshots }
+    pub const fn new(store: Store, snapshots: Snapshots, reached: watch::Receiver<Revision>) -> Self {
+        Self { store, snapshots, reached }
     }
 }
 
@@ -42,10 +48,10 @@ impl Agreed {
 impl Desired for Agreed {
     async fn snapshot(&self, read: Read) -> Result<Arc<Snapshot>, Refusal> {
         let revision = self.store.read(read).await.map_err(|error| not_read(&error))?;
-        let mut snapshots = self.snapshots.clone();
-        let newer = snapshots.wait_for(|snapshot| snapshot.revision() >= revision);
+        let mut reached = self.reached.clone();
+        let newer = reached.wait_for(|reached| *reached >= revision);
         match tokio::time::timeout(CATCH_UP, newer).await {
-            Ok(Ok(snapshot)) => Ok(Arc::clone(&snapshot)),
+            Ok(Ok(_)) => Ok(Arc::clone(&self.snapshots.borrow())),
             Ok(Err(_)) => Err(Refusal::new(Reason::Unavailable, "nothing was read", "the node is stopping")),
             Err(_) => Err(busy(revision)),
         }
@@ -60,10 +66,13 @@ impl Desired for Agreed {
             Ok(watch) => watch,
             Err(error) => return stream::iter([Err(not_watched(&error))]).boxed(),
         };
-        stream::unfold(Some(watch), async |watch| {
-            let mut watch = watch?;
-            match watch.next().await {
-                Ok(changes) => Some((Ok(changes), Some(watch))),
+        stream::unfold(Some((watch, after)), async |state| {
+            let (mut watch, told) = state?;
+            match watch.next_outside(PREFIX, Revision(told.0.saturating_add(STRIDE))).await {
+                Ok(changes) => {
+                    let told = watch.delivered();
+                    Some((Ok(changes), Some((watch, told))))
+                }
                 Err(WatchError::Stopped) => None,
                 Err(error) => Some((Err(not_watched(&error)), None)),
             }
@@ -84,16 +93,16 @@ fn busy(revision: Revision) -> Refusal {
     Refusal::new(Reason::TooManyRequests, "nothing was read", because).hint("try again, or ask another node")
 }
 
-fn not_read(error: &ReadError) -> Refusal {
+pub(crate) fn not_read(error: &ReadError) -> Refusal {
     Refusal::new(Reason::Unavailable, "nothing was read", chain(error))
         .hint("without a quorum only stale answers can be given: see `quorate status`")
 }
 
-fn not_watched(error: &dyn std::error::Error) -> Refusal {
+pub(crate) fn not_watched(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(Reason::Expired, "the watch ended", chain(error)).hint("list again, and watch from there")
 }
 
-fn not_proposed(error: &ProposeError) -> Refusal {
+pub(crate) fn not_proposed(error: &ProposeError) -> Refusal {
     let (reason, hint) = match error {
         ProposeError::Unknown => (Reason::Timeout, "whether it was done is not known; the same command again is safe"),
         ProposeError::TooLarge { .. } => (Reason::TooLarge, "make it smaller, or split it"),

@@ -7,9 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
+use quorate_api::Desired as _;
 use quorate_control::{Decision, Moment, Settings};
 use quorate_proto::{
-    refusal::chain,
+    refusal::{Refusal, chain},
     request::Read,
     snapshot::Snapshot,
     txn::{Outcome, Txn},
@@ -19,7 +20,7 @@ use quorate_raft::{Status, Store};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{heard::Heard, loops, loops::Nudge, loops::Snapshots, voters::Planner};
+use crate::{desired::Agreed, heard::Heard, loops, loops::Nudge, loops::Snapshots, voters::Planner};
 
 /// How long until a decision that could not be proposed is made anew.
 const RETRY: Duration = Duration::from_millis(500);
@@ -33,6 +34,8 @@ pub(crate) struct Leading {
     /// The agreed state.
     pub store: Store,
     /// This node's view of it.
+    pub agreed: Agreed,
+    /// The newest of it.
     pub snapshots: Snapshots,
     /// Who lives.
     pub heard: Arc<Heard>,
@@ -73,8 +76,11 @@ impl Leading {
 
     async fn decide(self, end: CancellationToken) {
         let since = self.clock.now();
-        if let Err(error) = self.caught_up(&end).await {
-            tracing::warn!(error = %chain(&*error), "leading could not begin; it is tried again when the lead is confirmed");
+        if let Err(refusal) = self.caught_up(&end).await {
+            tracing::warn!(
+                because = refusal.because,
+                "leading could not begin; it is tried again when the lead is confirmed"
+            );
             return;
         }
         tracing::info!("this node leads");
@@ -88,17 +94,15 @@ impl Leading {
     }
 
     /// Waits until this node's snapshot holds everything that was agreed before it began to lead.
-    async fn caught_up(&self, end: &CancellationToken) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let revision = loop {
-            match self.store.read(Read::Linearizable).await {
-                Ok(revision) => break revision,
-                Err(error) if end.is_cancelled() => return Err(error.into()),
-                Err(error) => tracing::debug!(%error, "the lead is not confirmed yet"),
+    async fn caught_up(&self, end: &CancellationToken) -> Result<(), Refusal> {
+        loop {
+            match self.agreed.snapshot(Read::Linearizable).await {
+                Ok(_) => return Ok(()),
+                Err(refusal) if end.is_cancelled() => return Err(refusal),
+                Err(refusal) => tracing::debug!(because = refusal.because, "the lead is not confirmed yet"),
             }
             tokio::time::sleep(RETRY).await;
-        };
-        self.snapshots.clone().wait_for(|snapshot| snapshot.revision() >= revision).await?;
-        Ok(())
+        }
     }
 
     async fn pass(&self, snapshot: &Snapshot, since: Instant) -> Option<Instant> {

@@ -29,6 +29,7 @@ mod founding;
 mod heard;
 mod heartbeat;
 mod home;
+mod kept;
 mod leading;
 mod loops;
 mod mesh_links;

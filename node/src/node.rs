@@ -33,10 +33,11 @@ use crate::{
     desired::Agreed,
     heard::Heard,
     heartbeat,
+    kept::Kept,
     leading::Leading,
     links::Links,
     loops::{Nudge, Snapshots},
-    replica,
+    replica::{self, Publisher},
     reporter::{self, ApiReporter},
     secrets::Vault,
     serve::Services,
@@ -117,10 +118,13 @@ impl Node {
     /// If what the store holds cannot be used.
     pub fn start(parts: Parts, tasks: &TaskTracker, shutdown: &CancellationToken) -> Result<Self, StartError> {
         let Parts { own, settings, vault, store, links, runtime, .. } = &parts;
-        let (sender, snapshots) = watch::channel(Arc::new(replica::load(store)?));
+        let first = replica::load(store)?;
+        let (reaching, reached) = watch::channel(first.revision());
+        let (sender, snapshots) = watch::channel(Arc::new(first));
+        let publisher = Publisher { snapshots: sender, reached: reaching };
         let (following, stopping) = (store.clone(), shutdown.clone());
         tasks.spawn(async move {
-            if let Err(error) = replica::follow(following, sender, stopping.clone()).await {
+            if let Err(error) = replica::follow(following, publisher, stopping.clone()).await {
                 // The watches behind it end, and with them everything that decides on what it showed.
                 tracing::error!(error = %chain(&error), "this node cannot go on");
                 stopping.cancel();
@@ -135,7 +139,7 @@ impl Node {
 
         let returned = Nudge::new();
         let heard = Arc::new(Heard::new(returned.clone()));
-        let agreed = Agreed::new(store.clone(), snapshots.clone());
+        let agreed = Agreed::new(store.clone(), snapshots.clone(), reached);
         let agent = Arc::new(OnceCell::new());
         let membership = Membership {
             cluster: settings.cluster_id,
@@ -158,6 +162,7 @@ impl Node {
         let api = Api::new(
             Arc::new(agreed.clone()),
             Arc::new(membership),
+            Arc::new(Kept::new(store.clone())),
             Arc::clone(&parts.clock),
             Arc::clone(&parts.random),
             ApiSettings {
@@ -173,6 +178,7 @@ impl Node {
 
         let leading = Leading {
             store: store.clone(),
+            agreed: agreed.clone(),
             snapshots: snapshots.clone(),
             heard: Arc::clone(&heard),
             returned,

@@ -2,11 +2,18 @@
 //!
 //! Everything on the node that reads or decides takes its snapshots from here: one watch on the store, one copy in memory.
 //!
+//! What users keep by the store's own verbs is no object and in no snapshot. A revision that did nothing else moves the snapshot's
+//! revision and wakes nobody but those who wait for that.
+//!
 //! Invariant: a published snapshot is the state at exactly its revision; revisions only rise.
 
 use std::sync::Arc;
 
-use quorate_proto::snapshot::{Snapshot, SnapshotError};
+use quorate_proto::{
+    snapshot::{Snapshot, SnapshotError},
+    store::PREFIX,
+    txn::Revision,
+};
 use quorate_raft::{Store, WatchError};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -31,8 +38,26 @@ pub enum ReplicaError {
 /// # Errors
 /// If it cannot be read, or holds what is no object.
 pub(crate) fn load(store: &Store) -> Result<Snapshot, ReplicaError> {
-    let (revision, rows) = store.rows("").map_err(ReplicaError::Read)?;
+    let (revision, rows) = store.rows_outside(PREFIX).map_err(ReplicaError::Read)?;
     Ok(Snapshot::load(revision, rows)?)
+}
+
+/// Where snapshots are published.
+pub(crate) struct Publisher {
+    /// The newest; whoever waits for it is woken when an object changed.
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    /// Its revision; whoever waits for it is woken whenever that rises.
+    pub(crate) reached: watch::Sender<Revision>,
+}
+
+impl Publisher {
+    fn publish(&self, snapshot: &Snapshot, changed: bool) {
+        self.snapshots.send_if_modified(|published| {
+            *published = Arc::new(snapshot.clone());
+            changed
+        });
+        self.reached.send_replace(snapshot.revision());
+    }
 }
 
 /// Publishes every newer state until the node stops.
@@ -41,10 +66,10 @@ pub(crate) fn load(store: &Store) -> Result<Snapshot, ReplicaError> {
 /// If the store cannot be read any more: the node cannot go on.
 pub(crate) async fn follow(
     store: Store,
-    sender: watch::Sender<Arc<Snapshot>>,
+    publisher: Publisher,
     shutdown: CancellationToken,
 ) -> Result<(), ReplicaError> {
-    let mut snapshot = Snapshot::clone(&sender.borrow());
+    let mut snapshot = Snapshot::clone(&publisher.snapshots.borrow());
     loop {
         let mut changes = match store.watch(snapshot.revision()) {
             Ok(changes) => changes,
@@ -53,7 +78,7 @@ pub(crate) async fn follow(
                     Err(_) if is_fenced(&store) => continue,
                     loaded => loaded?,
                 };
-                sender.send_replace(Arc::new(snapshot.clone()));
+                publisher.publish(&snapshot, true);
                 continue;
             }
             Err(WatchError::Stopped) => return Ok(()),
@@ -65,17 +90,18 @@ pub(crate) async fn follow(
             Err(error) => return Err(ReplicaError::Watch(error)),
         };
         // Until its revision is compacted: after a Raft snapshot was installed, the changes before it are gone.
-        while let Some(next) = shutdown.run_until_cancelled(changes.next()).await {
-            let revision = match next {
-                Ok(revision) => revision,
+        while let Some(gathered) = shutdown.run_until_cancelled(changes.gather_outside(PREFIX)).await {
+            let gathered = match gathered {
+                Ok(gathered) => gathered,
                 // Asking it again would be answered at once, for ever.
                 Err(WatchError::Stopped) => return Ok(()),
                 Err(_) => break,
             };
-            for change in revision.iter() {
+            for change in gathered.revisions.iter().flat_map(|revision| revision.iter()) {
                 snapshot.apply(change)?;
             }
-            sender.send_replace(Arc::new(snapshot.clone()));
+            snapshot.advance(gathered.upto);
+            publisher.publish(&snapshot, !gathered.revisions.is_empty());
         }
         if shutdown.is_cancelled() {
             return Ok(());

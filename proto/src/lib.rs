@@ -23,6 +23,7 @@ pub mod request;
 pub mod schema;
 pub mod selector;
 pub mod snapshot;
+pub mod store;
 pub mod token;
 pub mod txn;
 pub mod watch;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{ClusterId, NodeId, RequestId},
     refusal::Refusal,
+    store::{StoreAnswer, StoreRequest},
     txn::{Document, Revision},
 };
 
@@ -145,6 +146,8 @@ pub enum Request {
         /// How fresh it must be.
         read: Read,
     },
+    /// One of the store's own verbs, on the keys that users keep. Answer: `Store`, of a watch several.
+    Store(StoreRequest),
 }
 
 /// An object, by kind and name.
@@ -301,6 +304,8 @@ pub enum Answer {
     Endpoints(Vec<String>),
     /// The cluster at a glance: a [`crate::overview::Overview`] as JSON.
     Overview(Document),
+    /// What the store says itself.
+    Store(StoreAnswer),
 }
 
 /// The most endpoints that are told: enough that one of them answers, whatever becomes of the others.

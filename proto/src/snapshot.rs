@@ -144,6 +144,11 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Takes in that no object changed up to a revision; an older one changes nothing.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// Applies a transaction as the store would, for pure tests and dry runs: `Err` names the key that is stale.
     ///
     /// # Errors

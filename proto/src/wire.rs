@@ -5,7 +5,9 @@
 //!
 //! Invariant: a length is compared with the cap of its type before anything is allocated for it, and no byte is left over.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::cell::Cell;
+
+use bytes::{BufMut, Bytes};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -14,6 +16,9 @@ pub const VERSION: u8 = 1;
 
 /// Bytes of a frame's length.
 pub const HEADER: usize = 4;
+
+/// The largest buffer that a thread keeps for what it encodes next, in bytes.
+const KEPT: usize = 64 << 10;
 
 /// Caps on frames, by what they carry, in bytes.
 pub mod cap {
@@ -57,9 +62,7 @@ pub enum WireError {
 /// # Errors
 /// If the value is beyond the cap.
 pub fn encode<T: Serialize>(value: &T, cap: usize) -> Result<Bytes, WireError> {
-    let mut bytes = BytesMut::new().writer();
-    put(value, cap, &mut bytes)?;
-    Ok(bytes.into_inner().freeze())
+    scratch(|bytes| put(value, cap, bytes))
 }
 
 /// Writes a frame: length, version byte and body.
@@ -67,24 +70,38 @@ pub fn encode<T: Serialize>(value: &T, cap: usize) -> Result<Bytes, WireError> {
 /// # Errors
 /// If the value is beyond the cap.
 pub fn frame<T: Serialize>(value: &T, cap: usize) -> Result<Bytes, WireError> {
-    let mut bytes = BytesMut::new();
-    bytes.put_u32(0);
-    let mut writer = bytes.writer();
-    put(value, cap, &mut writer)?;
-    let mut bytes = writer.into_inner();
-    let length = bytes.len() - HEADER;
-    let header = u32::try_from(length).map_err(|_| WireError::TooLarge { length, cap })?;
-    bytes[..HEADER].copy_from_slice(&header.to_be_bytes());
-    Ok(bytes.freeze())
+    scratch(|bytes| {
+        bytes.put_u32(0);
+        put(value, cap, bytes)?;
+        let length = bytes.len() - HEADER;
+        let header = u32::try_from(length).map_err(|_| WireError::TooLarge { length, cap })?;
+        bytes[..HEADER].copy_from_slice(&header.to_be_bytes());
+        Ok(())
+    })
 }
 
-fn put<T: Serialize>(value: &T, cap: usize, writer: &mut bytes::buf::Writer<BytesMut>) -> Result<(), WireError> {
-    let start = writer.get_ref().len();
-    writer.get_mut().put_u8(VERSION);
-    bincode::serde::encode_into_std_write(value, writer, bincode::config::standard())
+fn put<T: Serialize>(value: &T, cap: usize, bytes: &mut Vec<u8>) -> Result<(), WireError> {
+    let start = bytes.len();
+    bytes.put_u8(VERSION);
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
-    let length = writer.get_ref().len() - start;
+    let length = bytes.len() - start;
     if length > cap { Err(WireError::TooLarge { length, cap }) } else { Ok(()) }
+}
+
+/// Has bytes written where there is room already, and returns as many as were: a buffer that grows is moved again and again.
+fn scratch(write: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>) -> Result<Bytes, WireError> {
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    // Whatever encodes while something is encoded finds an empty one, and is slower for it.
+    let mut bytes = SCRATCH.take();
+    bytes.clear();
+    let written = write(&mut bytes).map(|()| Bytes::copy_from_slice(&bytes));
+    if bytes.capacity() <= KEPT {
+        SCRATCH.set(bytes);
+    }
+    written
 }
 
 /// Reads a frame's length, before its body is read.

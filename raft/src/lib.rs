@@ -54,7 +54,7 @@ pub use pace::{Measured, Pace};
 pub use space::{FLOOR, RESERVE, Room};
 pub use status::{Member, Status};
 pub use store::{CommandError, ProposeError, ReadError, Retention, StepError, Store};
-pub use watch::{Delivered, RangeWatch, SharedUpdate, Watch, WatchError};
+pub use watch::{Delivered, Gathered, RangeWatch, SharedUpdate, Watch, WatchError};
 
 #[cfg(test)]
 mod tests;

@@ -32,11 +32,11 @@ mod read;
 
 use draft::Draft;
 
-pub(crate) use answers::ANSWERS;
+pub(crate) use answers::{ANSWERS, Known};
 pub(crate) use compaction::sweep;
 pub(crate) use leases::{LeaseChange, LeaseRow, attached, leases};
 pub(crate) use meta::Meta;
-pub(crate) use read::{Past, Replay, at, check, query, replay, rows};
+pub(crate) use read::{Past, Replay, at, check, query, replay, rows, rows_outside};
 
 /// A key's present, in `kv_cur`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,12 +93,19 @@ pub(crate) struct Applying<'a> {
     meta: Meta,
     batch: Batch,
     rows: BTreeMap<Key, Option<Current>>,
-    answers: BTreeMap<RequestId, CommandOutcome>,
+    /// What became of requests in these entries; `None`: their answers are no longer kept.
+    answers: BTreeMap<RequestId, Option<CommandOutcome>>,
     updates: Vec<Arc<Update>>,
     leases: BTreeMap<LeaseId, Option<LeaseRow>>,
     attached: BTreeMap<(LeaseId, Key), bool>,
     granted: Vec<LeaseChange>,
     limit: u64,
+    /// What the state knew about itself in the view.
+    stored: Meta,
+    /// Whose answers are kept in the view, if that is at hand: it need not be read then.
+    known: Option<&'a Known>,
+    answered: Vec<RequestId>,
+    forgotten: usize,
 }
 
 /// What applying some entries comes to.
@@ -111,6 +118,9 @@ pub(crate) struct Applied {
     pub(crate) updates: Vec<Arc<Update>>,
     /// Which leases were granted or have ended, in order.
     pub(crate) leases: Vec<LeaseChange>,
+    /// Whose answers are kept from now on, in order, and how many of the oldest no longer are.
+    pub(crate) answered: Vec<RequestId>,
+    pub(crate) forgotten: usize,
 }
 
 impl<'a> Applying<'a> {
@@ -118,6 +128,7 @@ impl<'a> Applying<'a> {
         Self {
             view,
             base: meta.revision,
+            stored: meta.clone(),
             meta,
             batch: Batch::default(),
             rows: BTreeMap::new(),
@@ -127,7 +138,16 @@ impl<'a> Applying<'a> {
             attached: BTreeMap::new(),
             granted: Vec::new(),
             limit: ANSWERS,
+            known: None,
+            answered: Vec::new(),
+            forgotten: 0,
         }
+    }
+
+    /// Takes from here whose answers are kept, instead of reading it: they are those of the same view.
+    pub(crate) const fn knowing(mut self, known: &'a Known) -> Self {
+        self.known = Some(known);
+        self
     }
 
     /// Applies one entry; commands have an outcome.
@@ -169,8 +189,15 @@ impl<'a> Applying<'a> {
             }
         }
         self.store_leases()?;
-        self.meta.store(&mut self.batch)?;
-        Ok(Applied { batch: self.batch, meta: self.meta, updates: self.updates, leases: self.granted })
+        self.meta.store_since(&self.stored, &mut self.batch)?;
+        Ok(Applied {
+            batch: self.batch,
+            meta: self.meta,
+            updates: self.updates,
+            leases: self.granted,
+            answered: self.answered,
+            forgotten: self.forgotten,
+        })
     }
 
     fn transact(&mut self, txn: &Txn) -> io::Result<Outcome> {

@@ -186,6 +186,18 @@ impl Vault {
         }
     }
 
+    /// How many bytes the newest snapshot has; 0 if there is none.
+    pub(crate) fn size(&self) -> u64 {
+        match &self.place {
+            // One that cannot be asked is found out by whoever needs it.
+            Place::Disk(directory) => fs::metadata(directory.join("current")).map_or(0, |file| file.len()),
+            Place::Memory(memory) => memory.kept().map_or(0, |snapshot| match &snapshot.data {
+                Data::Memory(blocks) => blocks.iter().map(|block| block.len() as u64).sum(),
+                Data::Disk(_) => 0,
+            }),
+        }
+    }
+
     /// Forgets the newest snapshot, durably: it is of a past that does not count any more.
     pub(crate) fn discard(&self) -> io::Result<()> {
         let Place::Disk(directory) = &self.place else { return Ok(()) };

@@ -21,6 +21,7 @@ use crate::{
     delay::Delays,
     fault::{Fault, Fence},
     log::Log,
+    snapshot::Vault,
     space::Room,
     store::Raft,
     types::TypeConfig,
@@ -33,6 +34,16 @@ pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
 /// A healthy node's log is not further behind than this.
 const MAX_LAG: u64 = 250;
 
+/// How far the state and the peers have come is looked at this often at most: under load it changes thousands of times a second, and
+/// whoever waits for the status would be woken each time.
+const REST: Duration = Duration::from_millis(20);
+
+/// A snapshot of so many bytes costs too little to be put off.
+const SMALL: u64 = 8 << 20;
+
+/// A log that has grown by so many bytes is cut whatever it costs: all of it is read and checked when a store is opened.
+const LONGEST: u64 = 512 << 20;
+
 /// The cluster as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
@@ -42,7 +53,7 @@ pub struct Status {
     pub leading: bool,
     /// The Raft term.
     pub term: u64,
-    /// The newest revision this node has applied.
+    /// The newest revision this node has applied, as of some milliseconds ago while it changes often.
     pub revision: Revision,
     /// A hash over all changes up to that revision, equal on all nodes.
     pub hash: u32,
@@ -72,6 +83,7 @@ pub(crate) struct Keeper {
     pub(crate) limits: LogLimits,
     pub(crate) raft: Raft,
     pub(crate) log: Log,
+    pub(crate) vault: Vault,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) health: Arc<Mutex<HealthLog>>,
@@ -94,23 +106,30 @@ impl Keeper {
     /// Runs until the store stops.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let (mut metrics, mut raised, mut room) = (self.raft.metrics(), self.fence.raised(), self.room.clone());
-        loop {
+        // Who leads and who belongs to the cluster: what changes seldom, and is told at once.
+        let mut server = self.raft.server_metrics();
+        'running: loop {
             let seen = metrics.borrow_watched().clone();
             let lapses = self.refresh(&seen);
             self.housekeep(&seen).await;
-            let lapse = async {
-                match lapses {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
+            let (rest, mut rested) = (Instant::now() + REST, false);
+            loop {
+                let lapse = async {
+                    match lapses {
+                        Some(at) => sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    changed = server.changed() => if changed.is_err() { break 'running } else { break },
+                    changed = room.changed() => if changed.is_err() { break 'running } else { break },
+                    _ = raised.wait_for(Option::is_some) => break 'running,
+                    () = lapse => break,
+                    changed = metrics.changed(), if rested => if changed.is_err() { break 'running } else { break },
+                    changed = self.progress.changed(), if rested => if changed.is_err() { break 'running } else { break },
+                    () = sleep_until(rest), if !rested => rested = true,
                 }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = metrics.changed() => if changed.is_err() { break },
-                changed = self.progress.changed() => if changed.is_err() { break },
-                changed = room.changed() => if changed.is_err() { break },
-                _ = raised.wait_for(Option::is_some) => break,
-                () = lapse => {}
             }
         }
         // openraft has ended by itself, and its last word says why; or it is to end.
@@ -165,15 +184,25 @@ impl Keeper {
     async fn housekeep(&self, metrics: &Metrics) {
         let applied = metrics.last_applied.map_or(0, |id| id.index);
         let since = applied.saturating_sub(metrics.snapshot.map_or(0, |id| id.index));
-        let due = self.log.growth() >= self.limits.bytes || since >= self.limits.entries;
-        // A snapshot is as large as the state: it is made when there is room for it.
-        if due && since > 0 && self.room.borrow().short().is_none() {
+        let growth = self.log.growth();
+        let due = growth >= self.limits.bytes || since >= self.limits.entries;
+        // A snapshot is as large as the state: it is made when there is room for it, and when it lets go of a log that is worth it.
+        let due = due && since > 0 && is_worth(growth, self.vault.size());
+        if due && self.room.borrow().short().is_none() {
             self.log.restart_growth();
             if let Err(error) = self.raft.trigger().snapshot().await {
                 tracing::debug!(%error, "no snapshot: the store stops");
             }
         }
     }
+}
+
+/// Whether a log has grown enough for a snapshot, if the one before has so many bytes.
+///
+/// Writing a snapshot costs about as much as writing its bytes to the log did. Made whenever a fixed piece of log has come together, a
+/// large state would be written over and over; made when the log has grown by as much as the state has, it costs what the log cost.
+const fn is_worth(growth: u64, size: u64) -> bool {
+    size <= SMALL || growth >= LONGEST || growth >= size.saturating_mul(2)
 }
 
 /// When leadership lapses; `None`: never, since there is no other voter, or this node does not lead.
@@ -232,3 +261,16 @@ impl HealthLog {
 
 /// openraft's receiver of its metrics.
 pub(crate) type MetricsReceiver = WatchReceiverOf<TypeConfig, Metrics>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_is_written_again_only_when_the_log_has_grown_by_as_much() {
+        assert!(is_worth(1, 0) && is_worth(1, SMALL));
+        assert!(!is_worth(32 << 20, 100 << 20));
+        assert!(is_worth(200 << 20, 100 << 20));
+        assert!(is_worth(LONGEST, u64::MAX), "a log has an end");
+    }
+}

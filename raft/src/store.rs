@@ -162,6 +162,7 @@ impl Store {
             limits: config.log,
             raft: raft.clone(),
             log,
+            vault: vault.clone(),
             progress: feed.progress(),
             status: sender,
             health: Arc::clone(&health),

@@ -179,33 +179,48 @@ impl Cursor {
                 self.delivered = revised.revision();
                 return Ok(revised);
             }
-            let delivered = self.delivered;
-            tokio::select! {
-                biased;
-                () = self.stopped.cancelled() => return Err(WatchError::Stopped),
-                behind = self.progress.wait_for(|progress| progress.revision > delivered) => {
-                    behind.map_err(|_| WatchError::Stopped)?;
-                }
-            }
-            self.ready = match self.feed.recent(delivered) {
-                Some(recent) => recent,
-                None => match look(&*self.engine, |view| machine::replay(view, delivered, PIECE, self.previous)) {
-                    Ok(Replay::Updates(updates)) => {
-                        updates.into_iter().map(|update| Arc::new(Revised::new(update))).collect()
-                    }
-                    Ok(Replay::Compacted(oldest)) => return Err(WatchError::Compacted { oldest }),
-                    Err(error) => return Err(WatchError::Storage(error)),
-                },
-            };
-            if self.ready.is_empty() {
-                return Err(WatchError::Storage(crate::record::damaged(format!("no revision after {delivered}"))));
+            self.fill().await?;
+        }
+    }
+
+    /// Waits until something is ready.
+    async fn fill(&mut self) -> Result<(), WatchError> {
+        let delivered = self.delivered;
+        tokio::select! {
+            biased;
+            () = self.stopped.cancelled() => return Err(WatchError::Stopped),
+            behind = self.progress.wait_for(|progress| progress.revision > delivered) => {
+                behind.map_err(|_| WatchError::Stopped)?;
             }
         }
+        self.ready = match self.feed.recent(delivered) {
+            Some(recent) => recent,
+            None => match look(&*self.engine, |view| machine::replay(view, delivered, PIECE, self.previous)) {
+                Ok(Replay::Updates(updates)) => {
+                    updates.into_iter().map(|update| Arc::new(Revised::new(update))).collect()
+                }
+                Ok(Replay::Compacted(oldest)) => return Err(WatchError::Compacted { oldest }),
+                Err(error) => return Err(WatchError::Storage(error)),
+            },
+        };
+        if self.ready.is_empty() {
+            return Err(WatchError::Storage(crate::record::damaged(format!("no revision after {delivered}"))));
+        }
+        Ok(())
     }
 }
 
 /// Delivers changes. It can be dropped and begun again, here or on another node, from the last revision it delivered.
 pub struct Watch(Cursor);
+
+/// What has happened since a watch was last asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gathered {
+    /// What each revision did; those that did nothing to be told of are left out.
+    pub revisions: Vec<Arc<[Change]>>,
+    /// Everything up to this revision was told.
+    pub upto: Revision,
+}
 
 impl Watch {
     pub(crate) fn new(
@@ -225,6 +240,41 @@ impl Watch {
     /// See [`WatchError`]; afterwards the watch is of no more use.
     pub async fn next(&mut self) -> Result<Arc<[Change]>, WatchError> {
         self.0.next().await.map(|revised| revised.changes())
+    }
+
+    /// As [`Watch::next`], of the next revision that changed a key that does not begin with `prefix`; but one at or behind `from`
+    /// is told in any case, so that whoever watches learns how far the store is.
+    ///
+    /// # Errors
+    /// As [`Watch::next`].
+    pub async fn next_outside(&mut self, prefix: &str, from: Revision) -> Result<Arc<[Change]>, WatchError> {
+        loop {
+            let revised = self.0.next().await?;
+            if let Some(changes) = revised.changes_outside(prefix) {
+                return Ok(changes);
+            }
+            if revised.revision() >= from {
+                return Ok(revised.changes());
+            }
+        }
+    }
+
+    /// The changes, of keys that do not begin with `prefix`, of all that has happened by now. Waits until something has, whatever it is.
+    ///
+    /// May be dropped while it waits: nothing is lost.
+    ///
+    /// # Errors
+    /// As [`Watch::next`].
+    pub async fn gather_outside(&mut self, prefix: &str) -> Result<Gathered, WatchError> {
+        if self.0.ready.is_empty() {
+            self.0.fill().await?;
+        }
+        let mut revisions = Vec::new();
+        while let Some(revised) = self.0.ready.pop_front() {
+            self.0.delivered = revised.revision();
+            revisions.extend(revised.changes_outside(prefix));
+        }
+        Ok(Gathered { revisions, upto: self.0.delivered })
     }
 
     /// The last revision that was delivered: where another watch may go on.

@@ -32,6 +32,7 @@ use quorate_proto::{
         Answer, ChangeKind, ClusterStatus, EventKind, Fact, Logs, Member, Read, Reference, Request, Selection, Shape,
         Table, TableColumn, TableRow, TokenInfo,
     },
+    store::{StoreAnswer, StoreRequest},
     token::{Secret, Token, TokenId, TokenKind},
     txn::{
         Change, Command, CommandOutcome, CommandRefusal, Compare, Document, Outcome, Revision, Txn, Versioned, Write,
@@ -328,6 +329,7 @@ fn what_clients_and_nodes_ask_is_written_as_ever() {
     );
     golden.variants("shape", &[("objects", Shape::Objects), ("table", Shape::Table)]);
     golden.variants("fact", &facts());
+    golden.variants("store-request", &store_requests());
     golden.variants("request", &requests());
     golden.close();
 }
@@ -386,6 +388,35 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("overview", Request::Overview { forwarded: true }),
         ("leave", Request::Leave { request, node: "n2".into() }),
         ("backup", Request::Backup { read: Read::Linearizable }),
+        ("store", Request::Store(StoreRequest::KeepAlive(lease()))),
+    ]
+}
+
+fn store_requests() -> [(&'static str, StoreRequest); 5] {
+    let range = KeyRange::prefix("/kv/bench/_/").unwrap();
+    let grant = Command::Grant { request: REQUEST, lease: lease(), ttl_seconds: 300 };
+    [
+        ("query", StoreRequest::Query { read: Read::Stale, query: Query::new(range.clone()) }),
+        ("execute", StoreRequest::Execute(grant)),
+        ("watch", StoreRequest::Watch(WatchSpec::new(range, WatchFrom::After(Revision(42))))),
+        ("keep-alive", StoreRequest::KeepAlive(lease())),
+        ("time-to-live", StoreRequest::TimeToLive(lease())),
+    ]
+}
+
+fn store_answers() -> [(&'static str, StoreAnswer); 9] {
+    let oldest = Revision(300);
+    let shown = Lease { id: lease(), ttl_seconds: 300, remaining_millis: 70_000, keys: vec![key("web")] };
+    [
+        ("page", StoreAnswer::Page(page())),
+        ("outcome", StoreAnswer::Outcome(CommandOutcome::Applied(Revision(42)))),
+        ("watching", StoreAnswer::Watching(Revision(42))),
+        ("watched", StoreAnswer::Watched { bytes: Bytes::from_static(b"delivery"), more: true }),
+        ("compacted", StoreAnswer::Compacted { oldest }),
+        ("future-revision", StoreAnswer::FutureRevision { asked: Revision(300), at: Revision(42) }),
+        ("cancelled", StoreAnswer::Cancelled { after: Revision(42), because: "the store has stopped".into() }),
+        ("kept", StoreAnswer::Kept(Some(300))),
+        ("lease", StoreAnswer::Lease { lease: Some(shown), more: true }),
     ]
 }
 
@@ -424,6 +455,7 @@ fn what_they_are_answered_is_written_as_ever() {
             ("deleted", ChangeKind::Deleted),
         ],
     );
+    golden.variants("store-answer", &store_answers());
     golden.variants("answer", &answers());
     golden.close();
 }
@@ -471,6 +503,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("bookmark", Answer::Bookmark(Revision(42))),
         ("endpoints", Answer::Endpoints(vec!["10.99.0.1:7443".into()])),
         ("overview", Answer::Overview(document("{}"))),
+        ("store", Answer::Store(StoreAnswer::Kept(None))),
     ]
 }
 

@@ -45,6 +45,13 @@ pub(crate) fn check(
         | Request::ListTokens
         | Request::RevokeToken { .. }
         | Request::Backup { .. } => only_users(caller),
+        Request::Store(request) => {
+            only_users(caller)?;
+            request.check().map_err(|limit| {
+                forbidden(caller, limit.to_string())
+                    .hint("objects of the cluster are read and changed by kind and name")
+            })
+        }
         Request::Heartbeat { .. } => only_nodes(caller),
         Request::Report { facts, .. } => {
             only_nodes(caller)?;

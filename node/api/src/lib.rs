@@ -1,7 +1,7 @@
 //! Turns a request into a transaction, and a state of the store into an answer.
 //!
 //! Every way in (the command line, other nodes, controllers' reports) goes through [`Api::handle`] and the same pure pipeline; what can
-//! only be done elsewhere stands behind the traits [`Desired`] and [`Cluster`], which `node/` implements.
+//! only be done elsewhere stands behind the traits [`Desired`], [`KeyValue`] and [`Cluster`], which `node/` implements.
 //!
 //! Invariant: nothing is proposed that was not allowed, decoded strictly, defaulted, admitted and validated, and every transaction
 //! compares what it was decided on.
@@ -23,6 +23,7 @@ mod pipeline;
 mod report;
 mod seam;
 mod select;
+mod store;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -32,6 +33,6 @@ mod verbs;
 mod watch;
 
 pub use self::{
-    seam::{Caller, Changes, Cluster, Desired, Settings},
+    seam::{Caller, Changes, Cluster, Deliveries, Desired, Ended, KeyValue, Settings, Unread},
     verbs::Api,
 };

@@ -10,10 +10,13 @@ use futures_util::stream::BoxStream;
 use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
     key::Key,
+    lease::{Lease, LeaseId},
+    query::{Page, Query},
     refusal::Refusal,
     request::{ClusterStatus, Logs, Read, TokenInfo},
     snapshot::Snapshot,
-    txn::{Change, Document, Outcome, Revision, Txn, Versioned},
+    txn::{Change, Command, CommandOutcome, Document, Outcome, Revision, Txn, Versioned},
+    watch::WatchSpec,
 };
 
 /// The changes of one revision after the other.
@@ -45,6 +48,81 @@ pub trait Desired: Send + Sync + 'static {
     /// # Errors
     /// `Expired` if the revision is no longer kept.
     fn at(&self, key: &Key, revision: Revision) -> Result<Option<Versioned>, Refusal>;
+}
+
+/// The envelopes of the deliveries of a watch, shared by all who watch the same; an `Err` is the last item.
+pub type Deliveries = BoxStream<'static, Result<Bytes, Ended>>;
+
+/// The store as its own verbs reach it. What is asked here was allowed.
+#[async_trait]
+pub trait KeyValue: Send + Sync + 'static {
+    /// One page of a range, once this node may answer.
+    ///
+    /// # Errors
+    /// See [`Unread`].
+    async fn query(&self, read: Read, query: &Query) -> Result<Page, Unread>;
+
+    /// Has a command committed, through the leader, and waits until it is applied. The same request id gets the same outcome.
+    ///
+    /// # Errors
+    /// As [`Desired::propose`]; `Invalid` for a transaction that contradicts itself, or a lease of absurd length.
+    async fn execute(&self, command: &Command) -> Result<CommandOutcome, Refusal>;
+
+    /// Tells of changes in a range that are newer than the revision it returns.
+    ///
+    /// # Errors
+    /// See [`Ended`].
+    fn watch(&self, spec: WatchSpec) -> Result<(Revision, Deliveries), Ended>;
+
+    /// Gives a lease its full time again, and says how long that is; `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// `Unavailable` if no leader confirms it.
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Option<Duration>, Refusal>;
+
+    /// A lease, what it has left and what is attached to it; `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// `Unavailable` if no leader can be asked.
+    async fn lease(&self, lease: LeaseId) -> Result<Option<Lease>, Refusal>;
+}
+
+/// Why a query is not answered with a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// The revision it asks for is no longer kept.
+    Compacted {
+        /// The oldest that can be read.
+        oldest: Revision,
+    },
+    /// The revision it asks for is yet to come.
+    FutureRevision {
+        /// Which.
+        asked: Revision,
+        /// The newest.
+        at: Revision,
+    },
+    /// Anything else.
+    Refused(Refusal),
+}
+
+/// Why a watch ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// What it is to tell next is no longer kept.
+    Compacted {
+        /// The oldest revision it can begin after.
+        oldest: Revision,
+    },
+    /// This node does not go on with it; another may.
+    Cancelled {
+        /// Everything up to this revision was told.
+        after: Revision,
+        /// Why.
+        because: String,
+    },
+    /// Anything else.
+    Refused(Refusal),
 }
 
 /// What only the node can do: it knows the members, holds the join secrets, and reaches the node that runs a pod.

@@ -22,11 +22,14 @@ use quorate_proto::{
     ids::{ClusterId, NodeId, RequestId},
     key::Key,
     kinds::Kind,
+    lease::{Lease, LeaseId},
     object::Object,
+    query::{Page, Query},
     refusal::{Reason, Refusal},
     request::{ClusterStatus, Logs, Read, Reference, TokenInfo},
     snapshot::Snapshot,
-    txn::{Change, Document, Outcome, Revision, Txn, Versioned, Write},
+    txn::{Change, Command, CommandOutcome, Document, Outcome, Revision, Txn, Versioned, Write},
+    watch::WatchSpec,
     world::{Clock, Instant, Random, Timestamp},
 };
 use serde_json::{Value, json};
@@ -34,7 +37,7 @@ use tokio::sync::watch;
 
 use crate::{
     pipeline::{Moment, Plan},
-    seam::{Caller, Changes, Cluster, Desired, Settings},
+    seam::{Caller, Changes, Cluster, Deliveries, Desired, Ended, KeyValue, Settings, Unread},
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(7);
@@ -313,6 +316,29 @@ impl Desired for Memory {
 
 /// A node that knows nothing but logs.
 pub(crate) struct Alone;
+
+#[async_trait]
+impl KeyValue for Alone {
+    async fn query(&self, _read: Read, _query: &Query) -> Result<Page, Unread> {
+        Ok(Page::default())
+    }
+
+    async fn execute(&self, _command: &Command) -> Result<CommandOutcome, Refusal> {
+        Ok(CommandOutcome::Granted)
+    }
+
+    fn watch(&self, _spec: WatchSpec) -> Result<(Revision, Deliveries), Ended> {
+        Ok((Revision(0), stream::pending().boxed()))
+    }
+
+    async fn keep_alive(&self, _lease: LeaseId) -> Result<Option<Duration>, Refusal> {
+        Ok(None)
+    }
+
+    async fn lease(&self, _lease: LeaseId) -> Result<Option<Lease>, Refusal> {
+        Ok(None)
+    }
+}
 
 #[async_trait]
 impl Cluster for Alone {

@@ -28,8 +28,8 @@ use crate::{
     message::Verb,
     pipeline::{self, Moment, Plan},
     report::{self, Reporter},
-    seam::{Caller, Cluster, Desired, Settings},
-    watch,
+    seam::{Caller, Cluster, Desired, KeyValue, Settings},
+    store, watch,
 };
 
 /// How often a request is decided anew because the state it was decided on had changed meanwhile.
@@ -44,12 +44,13 @@ pub struct Api {
 struct Shared {
     desired: Arc<dyn Desired>,
     cluster: Arc<dyn Cluster>,
+    store: Arc<dyn KeyValue>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     settings: Settings,
 }
 
-type Answers = BoxStream<'static, Answer>;
+pub(crate) type Answers = BoxStream<'static, Answer>;
 
 impl Api {
     /// An API over the agreed state.
@@ -57,11 +58,12 @@ impl Api {
     pub fn new(
         desired: Arc<dyn Desired>,
         cluster: Arc<dyn Cluster>,
+        store: Arc<dyn KeyValue>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         settings: Settings,
     ) -> Self {
-        Self { shared: Arc::new(Shared { desired, cluster, clock, random, settings }) }
+        Self { shared: Arc::new(Shared { desired, cluster, store, clock, random, settings }) }
     }
 
     /// Answers a request. Nothing happens before the stream is polled, and a stream that is dropped stops its request, which may then
@@ -77,7 +79,7 @@ impl Api {
     }
 }
 
-fn one(answer: Answer) -> Answers {
+pub(crate) fn one(answer: Answer) -> Answers {
     stream::once(std::future::ready(answer)).boxed()
 }
 
@@ -174,6 +176,7 @@ impl Shared {
                     Ok(one(Answer::Done))
                 }
                 Request::Backup { read } => Ok(logs::answers(self.cluster.backup(read).await?).boxed()),
+                Request::Store(request) => store::answers(&*self.store, request).await,
             }
         })
     }

@@ -280,7 +280,7 @@ fn database_options() -> Options {
     options.set_manual_wal_flush(false);
     options.set_max_total_wal_size(64 << 20);
     options.set_max_manifest_file_size(16 << 20);
-    options.set_db_write_buffer_size(24 << 20);
+    options.set_db_write_buffer_size(48 << 20);
     options.set_max_open_files(128);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
@@ -307,7 +307,8 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     }
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(if raft { DBCompressionType::None } else { DBCompressionType::Lz4 });
-    options.set_write_buffer_size(if small { 1 << 20 } else { 4 << 20 });
+    // Large enough that under load rows are not merged again and again; an idle store fills none of it.
+    options.set_write_buffer_size(if small { 1 << 20 } else { 16 << 20 });
     options.set_max_write_buffer_number(2);
     // Nothing is compacted only because time has passed: an idle node writes nothing.
     options.set_periodic_compaction_seconds(0);

@@ -61,6 +61,11 @@ impl Meta {
         })
     }
 
+    /// Reads the newest revision alone.
+    pub(crate) fn revision(view: &dyn View) -> io::Result<Revision> {
+        Ok(read(view, "rev")?.unwrap_or_default())
+    }
+
     /// The rows, as they are stored and as a snapshot carries them.
     pub(crate) fn rows(&self) -> io::Result<Vec<(Vec<u8>, Bytes)>> {
         Ok(vec![
@@ -71,6 +76,24 @@ impl Meta {
             row("hash", &self.hash)?,
             row("answers", &self.answers)?,
         ])
+    }
+
+    /// Adds the rows that are no longer as they were before to a batch: the others are in the store already.
+    pub(crate) fn store_since(&self, before: &Self, batch: &mut Batch) -> io::Result<()> {
+        // Most batches change neither of these, and the membership is the largest row of all.
+        let (membership, compacted) = (self.membership != before.membership, self.compacted != before.compacted);
+        let changed = [
+            Some(row("applied", &self.applied)?),
+            membership.then(|| row("membership", &self.membership)).transpose()?,
+            Some(row("rev", &self.revision)?),
+            compacted.then(|| row("compacted_rev", &self.compacted)).transpose()?,
+            Some(row("hash", &self.hash)?),
+            Some(row("answers", &self.answers)?),
+        ];
+        for (key, value) in changed.into_iter().flatten() {
+            batch.put(Column::StateMeta, key, value);
+        }
+        Ok(())
     }
 
     /// Adds the rows to a batch.

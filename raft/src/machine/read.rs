@@ -185,6 +185,9 @@ fn history(view: &dyn View, at: Revision, range: &KeyRange, each: &mut Each<'_>)
 
 /// Answers a query, or says why it cannot be answered.
 pub(crate) fn query(view: &dyn View, query: &Query) -> io::Result<Result<Page, CommandRefusal>> {
+    if let (None, Some(key)) = (query.at, query.range.single()) {
+        return present(view, query, &key).map(Ok);
+    }
     let state = Applying::new(view, Meta::load(view)?);
     match state.refuses(query) {
         Some(refusal) => Ok(Err(refusal)),
@@ -192,9 +195,24 @@ pub(crate) fn query(view: &dyn View, query: &Query) -> io::Result<Result<Page, C
     }
 }
 
+/// The page of one key at present: what is asked most, and needs neither a scan nor all that the state knows about itself.
+fn present(view: &dyn View, query: &Query, key: &Key) -> io::Result<Page> {
+    let mut page = Page { revision: Meta::revision(view)?, ..Page::default() };
+    let Some(row) = view.get(Column::Current, key.as_str().as_bytes())? else { return Ok(page) };
+    page.count = 1;
+    if query.select != Select::Count {
+        let mut row = record::decode::<Current>(&row)?.row(key);
+        if query.select == Select::Keys {
+            row.document = None;
+        }
+        page.rows.push(row);
+    }
+    Ok(page)
+}
+
 /// All keys that begin with a prefix, as of the present.
 pub(crate) fn rows(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(Key, Versioned)>)> {
-    let revision = Meta::load(view)?.revision;
+    let revision = Meta::revision(view)?;
     let mut found = Vec::new();
     let end = columns::end_of(prefix.as_bytes());
     view.scan(Column::Current, prefix.as_bytes(), end.as_deref(), &mut |key, row| {
@@ -202,6 +220,22 @@ pub(crate) fn rows(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(
         found.push((stored_key(key)?, row.versioned()));
         Ok(ControlFlow::Continue(()))
     })?;
+    Ok((revision, found))
+}
+
+/// All keys that do not begin with a prefix, as of the present.
+pub(crate) fn rows_outside(view: &dyn View, prefix: &str) -> io::Result<(Revision, Vec<(Key, Versioned)>)> {
+    let revision = Meta::revision(view)?;
+    let mut found = Vec::new();
+    let mut take = |key: &[u8], row: &[u8]| {
+        let row: Current = record::decode(row)?;
+        found.push((stored_key(key)?, row.versioned()));
+        Ok(ControlFlow::Continue(()))
+    };
+    view.scan(Column::Current, &[], Some(prefix.as_bytes()), &mut take)?;
+    if let Some(end) = columns::end_of(prefix.as_bytes()) {
+        view.scan(Column::Current, &end, None, &mut take)?;
+    }
     Ok((revision, found))
 }
 

@@ -18,6 +18,9 @@ use crate::{engine::look, machine, record};
 const STEP: usize = 256;
 const REST: Duration = Duration::from_millis(2);
 
+/// How often it is looked at what was written, at most.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How much of the past is kept, at least: whichever is more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -118,7 +121,12 @@ pub(super) async fn retain(inner: Arc<Inner>, retention: Retention) {
         tokio::select! {
             () = inner.shutdown.cancelled() => return,
             changed = status.changed() => if changed.is_err() { return },
-            changed = progress.changed() => if changed.is_err() { return },
+            changed = progress.changed() => {
+                // Under load it changes thousands of times a second, which is of no interest here.
+                if changed.is_err() || inner.shutdown.run_until_cancelled(sleep(LOOK)).await.is_none() {
+                    return;
+                }
+            }
             () = wake => {}
         }
     }

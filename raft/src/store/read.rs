@@ -99,6 +99,14 @@ impl Store {
         look(&*self.inner.engine, |view| machine::rows(view, prefix)).map_err(ReadError::Storage)
     }
 
+    /// All keys that do not begin with `prefix`, in order, and the revision they are of.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn rows_outside(&self, prefix: &str) -> Result<(Revision, Vec<(Key, Versioned)>), ReadError> {
+        look(&*self.inner.engine, |view| machine::rows_outside(view, prefix)).map_err(ReadError::Storage)
+    }
+
     /// What a key held at a revision that this node has applied.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use quorate_proto::{
 
 use super::fixture::{CLUSTER, document, key, open_alone};
 use crate::{
-    OpenError, Store,
+    OpenError, Status, Store,
     backup::{Backup, Origin, PIECE, RestoreError, Summary, restore},
 };
 
@@ -44,6 +44,12 @@ async fn bytes(store: &Store) -> Vec<u8> {
     pieces.concat()
 }
 
+/// The status, once it tells of all that was written.
+async fn told(store: &Store) -> Status {
+    let mut status = store.status();
+    status.wait_for(|status| status.revision >= Revision(WRITES)).await.unwrap().clone()
+}
+
 /// Reads it whole: objects in order and what they came to.
 fn read(file: &[u8]) -> (Vec<(Key, Document)>, Summary) {
     let mut objects = Vec::new();
@@ -60,7 +66,7 @@ async fn a_backup_holds_the_state_of_one_revision_and_says_what_it_is_of() {
     let (objects, summary) = read(&file);
     let rows = store.rows("/").unwrap().1;
     assert_eq!(objects, rows.into_iter().map(|(key, versioned)| (key, versioned.document)).collect::<Vec<_>>());
-    let status = store.status().borrow().clone();
+    let status = told(&store).await;
     let build = env!("CARGO_PKG_VERSION").to_owned();
     let origin =
         Origin { cluster: CLUSTER, revision: Revision(WRITES), hash: status.hash, taken: 1_800_000_000, build };
@@ -96,7 +102,7 @@ async fn a_restored_store_has_the_same_state_and_goes_on_in_a_cluster_of_its_own
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (directory.path().join("old"), directory.path().join("new"));
     let store = lived(&old).await;
-    let (file, before) = (bytes(&store).await, store.status().borrow().clone());
+    let (file, before) = (bytes(&store).await, told(&store).await);
     let rows = store.rows("/").unwrap();
     store.shutdown().await;
 

@@ -69,6 +69,16 @@ impl Revised {
         Arc::clone(self.changes.get_or_init(|| self.update.changes().collect()))
     }
 
+    /// The changes of keys that do not begin with a prefix; `None` if there are none.
+    pub(super) fn changes_outside(&self, prefix: &str) -> Option<Arc<[Change]>> {
+        let inside = |event: &&Event| event.key.as_str().starts_with(prefix);
+        match self.update.events.iter().filter(inside).count() {
+            0 => Some(self.changes()),
+            count if count == self.update.events.len() => None,
+            _ => Some(self.update.changes().filter(|change| !change.key.as_str().starts_with(prefix)).collect()),
+        }
+    }
+
     /// What a watch wants of it; `None` if that is nothing.
     pub(super) fn within(&self, spec: &WatchSpec) -> Option<Arc<SharedUpdate>> {
         let wanted = self.update.events.iter().filter(|event| spec.wants(event));

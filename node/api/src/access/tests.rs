@@ -1,8 +1,15 @@
 use bytes::Bytes;
 use quorate_proto::{
+    branch::{Branch, Operation},
     ids::{NodeId, RequestId},
+    key::Key,
+    lease::LeaseId,
+    query::Query,
+    range::KeyRange,
     request::{Logs, Read, Reference, Selection, Shape},
-    txn::Document,
+    store::{MAX_LEASE, StoreRequest},
+    txn::{Command, Document, Revision, Txn},
+    watch::{WatchFrom, WatchSpec},
 };
 use serde_json::json;
 
@@ -32,7 +39,8 @@ fn requests() -> Vec<Request> {
         | Request::Report { .. }
         | Request::Overview { .. }
         | Request::Leave { .. }
-        | Request::Backup { .. } => (),
+        | Request::Backup { .. }
+        | Request::Store(_) => (),
     };
     let request = RequestId(1);
     let reference = Reference { kind: "pods".into(), namespace: None, name: "p".into() };
@@ -78,6 +86,7 @@ fn requests() -> Vec<Request> {
         Request::Overview { forwarded: false },
         Request::Leave { request, node: "n1".into() },
         Request::Backup { read: Read::Linearizable },
+        Request::Store(StoreRequest::Watch(WatchSpec::new(users_keys(), WatchFrom::Now))),
     ];
     all.iter().for_each(named);
     all
@@ -98,7 +107,7 @@ fn every_request_is_decided_for_users_and_for_nodes() {
     };
     assert_eq!(
         allowed(&user()),
-        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken Overview Leave Backup"
+        "Get List Watch WatchFrom Endpoints Apply Create Replace Patch Delete Scale Logs Status CreateToken ListTokens RevokeToken Overview Leave Backup Store"
     );
     assert_eq!(allowed(&caller(1)), "Get List Watch WatchFrom Endpoints Logs Status Heartbeat Report Overview");
 }
@@ -117,6 +126,63 @@ fn every_kind_is_decided_for_every_verb() {
         };
         assert_eq!(allowed, expected, "{}", kind.plural);
     }
+}
+
+fn users_keys() -> KeyRange {
+    KeyRange::prefix("/kv/bench/_/").unwrap()
+}
+
+/// One of each verb of the store and of each command, about a key, a range and a lease.
+fn store_requests(key: &Key, range: &KeyRange, lease: LeaseId) -> Vec<(&'static str, StoreRequest)> {
+    let request = RequestId(1);
+    let document = || Document(Bytes::from_static(b"v"));
+    let branch = |operation| {
+        let branch = Branch::new().then(Operation::Branch(Branch::new().otherwise(operation)));
+        StoreRequest::Execute(Command::Branch { request, branch })
+    };
+    let txn = Txn::new().create(key.clone(), document());
+    let put = Operation::Put { key: key.clone(), document: document(), lease: Some(lease), previous: true };
+    vec![
+        ("query", StoreRequest::Query { read: Read::Stale, query: Query::new(range.clone()) }),
+        ("watch", StoreRequest::Watch(WatchSpec::new(range.clone(), WatchFrom::After(Revision(1))))),
+        ("apply", StoreRequest::Execute(Command::Apply { request, txn })),
+        ("branch, put", branch(put)),
+        ("branch, delete", branch(Operation::delete(range.clone()))),
+        ("branch, query", branch(Operation::Query(Query::new(range.clone())))),
+        ("grant", StoreRequest::Execute(Command::Grant { request, lease, ttl_seconds: 9 })),
+        ("revoke", StoreRequest::Execute(Command::Revoke { request, lease, granted: None })),
+        ("keep alive", StoreRequest::KeepAlive(lease)),
+        ("time to live", StoreRequest::TimeToLive(lease)),
+        ("compact", StoreRequest::Execute(Command::Compact { request, revision: Revision(1) })),
+    ]
+}
+
+#[test]
+fn the_stores_verbs_reach_what_users_keep_and_nothing_of_the_clusters() {
+    let world = World::new();
+    let allowed = |caller: &Caller, key: &Key, range: &KeyRange, lease: u64| {
+        let requests = store_requests(key, range, LeaseId::new(lease).unwrap());
+        let allowed = requests
+            .into_iter()
+            .filter(|(_, request)| check(caller, &Request::Store(request.clone()), &world.snapshot, CLUSTER).is_ok());
+        allowed.map(|(name, _)| name).collect::<Vec<_>>().join("; ")
+    };
+    let (own, others) = (Key::parse("/kv/bench/_/a").unwrap(), Key::parse("/core/pods/default/p").unwrap());
+    let all = "query; watch; apply; branch, put; branch, delete; branch, query; grant; revoke; keep alive; time to live; compact";
+    assert_eq!(allowed(&user(), &own, &users_keys(), MAX_LEASE), all);
+    assert_eq!(allowed(&user(), &others, &KeyRange::all(), MAX_LEASE + 1), "compact");
+    assert_eq!(
+        allowed(&user(), &own, &KeyRange::key(&others), MAX_LEASE),
+        "apply; branch, put; grant; revoke; keep alive; time to live; compact"
+    );
+    assert_eq!(allowed(&caller(1), &own, &users_keys(), MAX_LEASE), "", "nodes have no keys of their own");
+    let put = StoreRequest::Execute(Command::Apply { request: RequestId(1), txn: Txn::new().delete(others) });
+    let refusal = check(&user(), &Request::Store(put), &world.snapshot, CLUSTER).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "error: the request of user `anna` was not done\n  because: the key `/core/pods/default/p` is not one of \
+         `/kv/<bucket>/<namespace or _>/<name>`\n  hint: objects of the cluster are read and changed by kind and name"
+    );
 }
 
 fn report(fact: Fact) -> Request {

@@ -16,7 +16,14 @@ use crate::testing::{
 };
 
 fn api(memory: &Arc<Memory>) -> Api {
-    Api::new(Arc::clone(memory) as _, Arc::new(Alone), Arc::new(Still), Arc::new(Counter::default()), settings())
+    Api::new(
+        Arc::clone(memory) as _,
+        Arc::new(Alone),
+        Arc::new(Alone),
+        Arc::new(Still),
+        Arc::new(Counter::default()),
+        settings(),
+    )
 }
 
 fn memory() -> Arc<Memory> {
