@@ -14,8 +14,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// The most resident memory of a daemon, in KiB.
 const MEMORY: u64 = 80 << 10;
 
-/// The most of one core that a daemon uses.
-const PROCESSOR: f64 = 0.02;
+/// The most of one core that a daemon uses, built as the tests are. On a quiet machine it is well below that; where others are busy, every
+/// instruction costs up to three times as much.
+const PROCESSOR: f64 = 0.06;
 
 /// How often it is looked at how much that is: whatever else runs on this machine makes every instruction dearer for a while.
 const LOOKS: usize = 5;
