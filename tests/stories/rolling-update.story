@@ -13,7 +13,6 @@ web/4   n1  Ready
 apply web replicas=4 image=app:2
 run 1s
 ----
-web/1   n1  Terminating
 web/2   n2  Ready
 web/3   n3  Ready
 web/4   n1  Ready
@@ -22,8 +21,6 @@ web/6   n3  ContainerCreating
 
 run 2s
 ----
-web/2   n2  Terminating
-web/3   n3  Terminating
 web/4   n1  Ready
 web/5   n2  Ready
 web/6   n3  Ready
