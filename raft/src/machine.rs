@@ -99,6 +99,7 @@ pub(crate) struct Applying<'a> {
     leases: BTreeMap<LeaseId, Option<LeaseRow>>,
     attached: BTreeMap<(LeaseId, Key), bool>,
     granted: Vec<LeaseChange>,
+    hashes: Vec<(Revision, u32)>,
     limit: u64,
     /// What the state knew about itself in the view.
     stored: Meta,
@@ -118,6 +119,8 @@ pub(crate) struct Applied {
     pub(crate) updates: Vec<Arc<Update>>,
     /// Which leases were granted or have ended, in order.
     pub(crate) leases: Vec<LeaseChange>,
+    /// The hash at each revision.
+    pub(crate) hashes: Vec<(Revision, u32)>,
     /// Whose answers are kept from now on, in order, and how many of the oldest no longer are.
     pub(crate) answered: Vec<RequestId>,
     pub(crate) forgotten: usize,
@@ -137,6 +140,7 @@ impl<'a> Applying<'a> {
             leases: BTreeMap::new(),
             attached: BTreeMap::new(),
             granted: Vec::new(),
+            hashes: Vec::new(),
             limit: ANSWERS,
             known: None,
             answered: Vec::new(),
@@ -195,6 +199,7 @@ impl<'a> Applying<'a> {
             meta: self.meta,
             updates: self.updates,
             leases: self.granted,
+            hashes: self.hashes,
             answered: self.answered,
             forgotten: self.forgotten,
         })
@@ -247,6 +252,7 @@ impl<'a> Applying<'a> {
         }
         if !events.is_empty() {
             self.meta.revision = revision;
+            self.hashes.push((revision, self.meta.hash));
             self.updates.push(Arc::new(Update { revision, events }));
         }
         Ok(self.meta.revision)

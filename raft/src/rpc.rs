@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_proto::{
     ids::NodeId,
     lease::LeaseId,
-    txn::CommandOutcome,
+    txn::{CommandOutcome, Revision},
     wire::{self, WireError, cap},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -38,6 +38,8 @@ pub(crate) enum Request {
     ProposeAll(Vec<Bytes>),
     /// How long a lease has left, for the leader; kept alive first, if that is asked for. Answer: `Lease`.
     Lease { lease: LeaseId, keep_alive: bool },
+    /// The hash of the state at a revision. Answer: `Hash`.
+    Hash(Revision),
 }
 
 /// A node's answer.
@@ -60,6 +62,8 @@ pub(crate) enum Answer {
     All(Vec<Result<CommandOutcome, Refused>>),
     /// `None`: there is no such lease.
     Lease(Option<Left>),
+    /// `None`: the revision is not reached, or too long ago.
+    Hash(Option<u32>),
 }
 
 impl From<Result<CommandOutcome, Refused>> for Answer {

@@ -139,7 +139,11 @@ impl Store {
                 self.inbound(|inbound| inbound.block(&snapshot, index, crc, bytes))
             }
             Request::Install { snapshot, vote } => self.install(&snapshot, vote).await,
-            Request::Propose(_) | Request::ProposeAll(_) | Request::ReadIndex | Request::Lease { .. }
+            Request::Propose(_)
+            | Request::ProposeAll(_)
+            | Request::ReadIndex
+            | Request::Lease { .. }
+            | Request::Hash(_)
                 if !self.is_member(from) =>
             {
                 Answer::Refused(Refused::Stranger)
@@ -151,6 +155,7 @@ impl Store {
                 Asked::NoLease => Answer::Lease(None),
                 Asked::NotLeading => Answer::Refused(Refused::NotLeader(None)),
             },
+            Request::Hash(revision) => Answer::Hash(self.inner.hash_at(revision).await),
             Request::ReadIndex => match self.inner.read_index().await {
                 Ok(id) => Answer::ReadAt(id),
                 Err(refused) => Answer::Refused(refused),

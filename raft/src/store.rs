@@ -50,6 +50,7 @@ use crate::{
 mod backup;
 mod command;
 mod compaction;
+mod compare;
 mod forward;
 mod lease;
 mod linearize;
@@ -201,6 +202,7 @@ impl Store {
         };
         let inner = Arc::new(inner);
         tasks.spawn(lease::keep(Arc::clone(&inner)));
+        tasks.spawn(compare::keep(Arc::clone(&inner)));
         tasks.spawn(compaction::sweep(Arc::clone(&inner)));
         tasks.spawn(compaction::retain(Arc::clone(&inner), config.retention));
         let store = Self { inner };

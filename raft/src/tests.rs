@@ -2,6 +2,7 @@
 
 mod backup;
 mod cluster;
+mod compare;
 mod damage;
 mod disk;
 mod fixture;

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use quorate_proto::{
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Engine, look},
+    hashes::Hashes,
     machine::{self, Applied, LeaseRow, Replay},
     mutant::{self, Mutant},
     record::LogId,
@@ -71,6 +72,7 @@ pub enum WatchError {
 pub(crate) struct Feed {
     recent: Mutex<Recent>,
     leases: watch::Sender<Leases>,
+    hashes: Mutex<Hashes>,
     progress: watch::Sender<Progress>,
 }
 
@@ -85,7 +87,12 @@ struct Recent {
 
 impl Feed {
     pub(crate) fn new(progress: Progress, leases: Leases) -> Self {
-        Self { recent: Mutex::default(), leases: watch::Sender::new(leases), progress: watch::Sender::new(progress) }
+        Self {
+            recent: Mutex::default(),
+            leases: watch::Sender::new(leases),
+            hashes: Mutex::new(Hashes::found(progress.revision, progress.hash)),
+            progress: watch::Sender::new(progress),
+        }
     }
 
     /// How far the state has come; a change of it wakes whoever waits.
@@ -123,6 +130,7 @@ impl Feed {
                 }
             });
         }
+        self.hashes().add(applied.hashes);
         self.progress.send_replace(progress);
     }
 
@@ -132,7 +140,22 @@ impl Feed {
             *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
         }
         self.leases.send_replace(leases);
+        *self.hashes() = Hashes::found(progress.revision, progress.hash);
         self.progress.send_replace(progress);
+    }
+
+    /// The newest revision, and the hash of the state then.
+    pub(crate) fn newest_hash(&self) -> Option<(Revision, u32)> {
+        self.hashes().newest()
+    }
+
+    /// The hash of the state at a revision, if it is not too long ago.
+    pub(crate) fn hash_at(&self, revision: Revision) -> Option<u32> {
+        self.hashes().at(revision)
+    }
+
+    fn hashes(&self) -> MutexGuard<'_, Hashes> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn recent(&self, after: Revision) -> Option<VecDeque<Arc<Revised>>> {
