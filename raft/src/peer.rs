@@ -5,7 +5,14 @@
 //!
 //! Invariant: what the transport did not deliver is an error, never a grant.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, Stream, StreamExt, future::BoxFuture, stream, stream::BoxStream};
@@ -152,12 +159,14 @@ impl Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let failed_pipe = move |error| self.network_error(&error, RPCTypes::AppendEntries, patience);
+        let failed_pipe = move |error: NetworkError| self.network_error(&error, RPCTypes::AppendEntries, patience);
         let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
         let opened = timeout(patience, self.network.open(self.target)).await;
         let Pipe { mut send, receive } = opened.unwrap_or(Err(NetworkError::TimedOut)).map_err(failed_pipe)?;
         let outstanding = Arc::new(Outstanding::new(STALLED));
         let sent = Arc::clone(&outstanding);
+        let all_sent = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&all_sent);
         let sending = async move {
             let mut requests = stream::once(std::future::ready(first)).chain(input);
             while let Some(request) = requests.next().await {
@@ -165,20 +174,31 @@ impl Peer {
                 sent.send();
                 send.send(frame).await.map_err(failed_pipe)?;
             }
+            ended.store(true, Ordering::Relaxed);
             send.close().await.map_err(failed_pipe)
         };
         // Sending yields nothing but its failure; what arrives is what counts.
         let sending = stream::once(sending).filter_map(|sent| std::future::ready(sent.err().map(Err)));
-        let receiving = stream::unfold(Some((receive, outstanding)), move |pipe| async move {
-            let (mut receive, outstanding) = pipe?;
+        let receiving = stream::unfold(Some((receive, outstanding, all_sent)), move |pipe| async move {
+            let (mut receive, outstanding, all_sent) = pipe?;
             let frame = tokio::select! {
-                frame = receive.next() => frame?,
-                () = outstanding.overdue() => return Some((Err(failed_pipe(NetworkError::TimedOut)), None)),
+                frame = receive.next() => frame,
+                () = outstanding.overdue() => Some(Err(NetworkError::TimedOut)),
+            };
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Some((Err(failed_pipe(error)), None)),
+                None if all_sent.load(Ordering::Relaxed) => return None,
+                // What is sent from now on would be taken by nobody, and nobody would say so.
+                None => {
+                    let error = NetworkError::Failed("the peer has ended the pipe".to_owned());
+                    return Some((Err(failed_pipe(error)), None));
+                }
             };
             if let Some(took) = outstanding.acknowledge() {
                 self.delays.note(self.target, took);
             }
-            Some((frame.map_err(failed_pipe).and_then(|frame| acknowledged(&frame)), Some((receive, outstanding))))
+            Some((acknowledged(&frame), Some((receive, outstanding, all_sent))))
         });
         Ok(Box::pin(stream::select(receiving, Box::pin(sending))))
     }

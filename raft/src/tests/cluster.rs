@@ -9,7 +9,7 @@ use quorate_proto::{
     request::Read,
     txn::{Command, CommandOutcome, MAX_OPERATIONS, MAX_TXN, Outcome, Revision, Txn},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::fixture::{Cluster, Kind, changes, document, key, until};
 use crate::{
@@ -196,6 +196,23 @@ async fn a_planned_stop_hands_leadership_over_first() {
     let next = cluster.leader().await;
     assert_eq!(cluster.store(next).status().borrow().term, term + 1, "one election, and at once");
     cluster.put(next, "web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_done_soon_when_one_store_is_gone_and_another_was_just_restarted() {
+    for (gone, restarted) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+        let mut cluster = Cluster::of_three(Kind::Memory).await;
+        cluster.put(1, "before").await;
+        cluster.stop(gone).await;
+        cluster.stop(restarted).await;
+        cluster.start(restarted).await;
+        for node in (1..=3).filter(|node| *node != gone) {
+            let began = Instant::now();
+            cluster.put(node, "after").await;
+            let took = began.elapsed();
+            assert!(took <= Duration::from_secs(5), "on {node}, {gone} is gone, {restarted} restarted: {took:?}");
+        }
+    }
 }
 
 async fn a_new_node_catches_up_by_snapshot(kind: Kind) {
