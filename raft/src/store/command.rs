@@ -49,7 +49,8 @@ impl Store {
     pub async fn execute(&self, command: &Command) -> Result<CommandOutcome, CommandError> {
         check_limits(command)?;
         let encoded = crate::record::encode(command).map_err(|_| BranchError::Bytes(MAX_TXN + 1))?;
-        match self.submitted(encoded).await? {
+        let reads = matches!(command, Command::Branch { .. });
+        match self.submitted(encoded, reads).await? {
             CommandOutcome::Refused(refusal) => Err(refusal.into()),
             outcome => Ok(outcome),
         }

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use quorate_proto::ids::NodeId;
+use quorate_proto::{ids::NodeId, txn::MAX_TXN, wire::cap};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -33,6 +33,12 @@ const UNDER_WAY: usize = 4;
 const MOST: usize = 512;
 const BYTES: usize = 1 << 20;
 
+/// A message has at most so many proposals that may be answered with a page: the answers to all of it fit into one frame.
+const PAGES: usize = 2;
+
+// A page is at most one row of the largest size, if it is more than a page.
+const _: () = assert!(PAGES * (MAX_TXN + (64 << 10)) <= cap::APPEND);
+
 /// What became of a proposal: the leader's answer to it, or why there is none.
 pub(super) type Told = Result<Answer, NetworkError>;
 
@@ -40,6 +46,8 @@ pub(super) type Told = Result<Answer, NetworkError>;
 pub(super) struct Proposal {
     pub(super) leader: NodeId,
     pub(super) command: Bytes,
+    /// Whether it reads: its answer may then be as large as a page.
+    pub(super) reads: bool,
     pub(super) told: oneshot::Sender<Told>,
 }
 
@@ -96,19 +104,20 @@ impl Forwarder {
     }
 }
 
-/// What has gathered, cut into messages: each to one leader, and within the limit of bytes.
+/// What has gathered, cut into messages: each to one leader, and within the limits of bytes and of pages.
 fn messages(gathered: Vec<Proposal>) -> Vec<Vec<Proposal>> {
     let mut messages: Vec<Vec<Proposal>> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut pages) = (0, 0);
     for proposal in gathered {
-        let size = proposal.command.len();
+        let (size, page) = (proposal.command.len(), usize::from(proposal.reads));
+        let fits = bytes < BYTES && pages + page <= PAGES;
         match messages.last_mut() {
-            Some(message) if bytes < BYTES && message.first().is_some_and(|first| first.leader == proposal.leader) => {
-                bytes += size;
+            Some(message) if fits && message.first().is_some_and(|first| first.leader == proposal.leader) => {
+                (bytes, pages) = (bytes + size, pages + page);
                 message.push(proposal);
             }
             _ => {
-                bytes = size;
+                (bytes, pages) = (size, page);
                 messages.push(vec![proposal]);
             }
         }
@@ -121,7 +130,15 @@ mod tests {
     use super::*;
 
     fn proposal(leader: u128, size: usize) -> Proposal {
-        Proposal { leader: NodeId(leader), command: vec![0; size].into(), told: oneshot::channel().0 }
+        Proposal { leader: NodeId(leader), command: vec![0; size].into(), reads: false, told: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn the_answers_to_a_message_fit_into_a_frame() {
+        let reads = [true, false, true, false, true, true, true];
+        let gathered = reads.map(|reads| Proposal { reads, ..proposal(1, 10) });
+        let sizes: Vec<usize> = messages(gathered.into()).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [4, 2, 1]);
     }
 
     #[test]

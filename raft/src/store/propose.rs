@@ -95,7 +95,7 @@ impl Store {
             found,
             limit: MAX_TXN,
         })?;
-        match self.submitted(command).await? {
+        match self.submitted(command, false).await? {
             CommandOutcome::Applied(revision) => Ok(Outcome::Applied(revision)),
             CommandOutcome::Stale(key) => Ok(Outcome::Stale(key)),
             // The request id is that of another command: what became of this one is not known.
@@ -103,8 +103,8 @@ impl Store {
         }
     }
 
-    /// Has an encoded command committed, here or on the leader.
-    pub(super) async fn submitted(&self, command: Bytes) -> Result<CommandOutcome, ProposeError> {
+    /// Has an encoded command committed, here or on the leader. Whether it `reads`: it may then be answered with a page.
+    pub(super) async fn submitted(&self, command: Bytes, reads: bool) -> Result<CommandOutcome, ProposeError> {
         let began = Instant::now();
         let (patience, deadline) =
             (began + self.inner.timing.patience(), began + PROPOSE.max(self.inner.timing.patience()));
@@ -118,7 +118,7 @@ impl Store {
                 Ok(Tried::Full(free)) => return Err(full(unknown, free)),
                 Ok(Tried::NotLeader(Some(leader))) => {
                     led = true;
-                    match timeout_at(deadline, self.inner.forward(leader, &command)).await {
+                    match timeout_at(deadline, self.inner.forward(leader, &command, reads)).await {
                         Ok(Tried::Done(outcome)) => return Ok(outcome),
                         Ok(Tried::Full(free)) => return Err(full(unknown, free)),
                         Ok(Tried::NotLeader(_)) => {}
@@ -188,9 +188,9 @@ impl Inner {
     }
 
     /// Proposes on the leader: one hop, no further.
-    async fn forward(&self, leader: NodeId, command: &Bytes) -> Tried {
+    async fn forward(&self, leader: NodeId, command: &Bytes, reads: bool) -> Tried {
         let (told, answer) = oneshot::channel();
-        let proposal = forward::Proposal { leader, command: command.clone(), told };
+        let proposal = forward::Proposal { leader, command: command.clone(), reads, told };
         if self.forwards.send(proposal).await.is_err() {
             return Tried::Stopped;
         }

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use quorate_proto::{
-    branch::{Branch, Operation, Operator, Target},
+    branch::{Branch, Operation, OperationResult, Operator, Target},
     ids::RequestId,
     query::Query,
     range::KeyRange,
     request::Read,
-    txn::{Revision, Txn},
+    txn::{MAX_TXN, Revision, Txn},
     watch::{Delivery, Update, WatchFrom, WatchSpec},
     wire::{self, cap},
 };
@@ -224,4 +225,18 @@ async fn a_transaction_that_chooses_is_one_revision_on_every_node() {
     let twice = Branch::new().then(Operation::put(key("a"), document("a"))).then(Operation::delete(KeyRange::all()));
     let refused = cluster.store(1).branch(RequestId(902), twice).await.unwrap_err();
     assert_eq!(refused.to_string(), "/core/configmaps/default/a is written twice in one transaction");
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_that_read_much_are_answered_whole_however_many_go_to_the_leader_at_once() {
+    let cluster = Cluster::of_three(Kind::Memory).await;
+    let follower = cluster.follower().await;
+    cluster.propose(follower, Txn::new().put(key("large"), document(&"x".repeat(MAX_TXN / 2)))).await.unwrap();
+    let read = || Branch::new().then(Operation::Query(Query::new(KeyRange::key(&key("large")))));
+    let store = cluster.store(follower);
+    let answers = join_all((0..20).map(|number| store.branch(RequestId(900 + number), read()))).await;
+    for answer in answers {
+        let results = answer.unwrap().results.expect("what it read is there");
+        assert!(matches!(results.as_slice(), [OperationResult::Found(page)] if page.rows.len() == 1), "{results:?}");
+    }
 }
