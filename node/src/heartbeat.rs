@@ -12,7 +12,7 @@ use quorate_proto::{
 use quorate_raft::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::links::{self, Lane, LinkError, Links, Opening};
+use crate::links::{self, LinkError, Links, Opening};
 
 /// How often.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
@@ -45,9 +45,8 @@ pub(crate) async fn keep(
 }
 
 async fn send(links: &dyn Links, leader: NodeId, incarnation: u64) -> Result<(), LinkError> {
-    let (mut writer, mut reader) = links::open(links, leader, Lane::Peer, Opening::Ask).await?;
-    links::send(&mut writer, &Request::Heartbeat { incarnation }, cap::API).await?;
-    match links::receive::<Answer>(&mut reader, cap::API).await? {
+    let beat = Request::Heartbeat { incarnation };
+    match links::ask(links, leader, Opening::Ask, &beat, cap::API).await? {
         Answer::Refused(refusal) => tracing::debug!(because = refusal.because, "a heartbeat was refused"),
         answer => tracing::trace!(?answer, "a heartbeat was heard"),
     }

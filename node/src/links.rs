@@ -9,6 +9,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use quorate_proto::{
     ids::NodeId,
     wire::{self, WireError},
@@ -91,6 +92,62 @@ pub async fn open(links: &dyn Links, to: NodeId, lane: Lane, opening: Opening) -
     Ok((writer, reader))
 }
 
+/// Asks one question on a stream of its own, and waits for its answer.
+///
+/// # Errors
+/// If the node cannot be reached, the stream breaks, or either is beyond the cap.
+pub async fn ask<Q: Serialize + Sync, A: DeserializeOwned>(
+    links: &dyn Links,
+    to: NodeId,
+    opening: Opening,
+    question: &Q,
+    cap: usize,
+) -> Result<A, LinkError> {
+    let frame = wire::frame(question, cap).map_err(LinkError::Malformed)?;
+    let (writer, mut reader) = links.open(to, Lane::Peer).await?;
+    put(writer, opening, &[&frame]).await?;
+    let answer = receive(&mut reader, cap).await?;
+    hear_out(&mut reader);
+    Ok(answer)
+}
+
+/// As [`ask`], with bytes that are no values of ours.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_bytes(
+    links: &dyn Links,
+    to: NodeId,
+    opening: Opening,
+    question: &[u8],
+    cap: usize,
+) -> Result<Bytes, LinkError> {
+    let length = length(question, cap)?;
+    let (writer, mut reader) = links.open(to, Lane::Peer).await?;
+    put(writer, opening, &[&length, question]).await?;
+    let answer = receive_bytes(&mut reader, cap).await?;
+    hear_out(&mut reader);
+    Ok(answer)
+}
+
+/// Says what a stream is for, what is asked on it, and that nothing follows: at once, so that all of it fits into one packet.
+async fn put(mut writer: Writer, opening: Opening, question: &[&[u8]]) -> Result<(), LinkError> {
+    let opening = wire::frame(&opening, wire::cap::CONTROL).map_err(LinkError::Malformed)?;
+    writer.write_all(&opening).await.map_err(LinkError::Broken)?;
+    for part in question {
+        writer.write_all(part).await.map_err(LinkError::Broken)?;
+    }
+    writer.shutdown().await.map_err(LinkError::Broken)
+}
+
+/// Takes notice of the end of a stream that is here already: one that is dropped before it costs a message that tells the other side
+/// to stop.
+pub fn hear_out(reader: &mut Reader) {
+    let mut nothing = [0; 1];
+    // Whatever else is there is not waited for, and not wanted.
+    drop(reader.read(&mut nothing).now_or_never());
+}
+
 /// Sends a value as a frame.
 ///
 /// # Errors
@@ -114,11 +171,16 @@ pub async fn send_bytes(
     bytes: &[u8],
     cap: usize,
 ) -> Result<(), LinkError> {
-    let too_large = || LinkError::Malformed(WireError::TooLarge { length: bytes.len(), cap });
-    let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= cap).ok_or_else(too_large)?;
-    writer.write_all(&length.to_be_bytes()).await.map_err(LinkError::Broken)?;
+    writer.write_all(&length(bytes, cap)?).await.map_err(LinkError::Broken)?;
     writer.write_all(bytes).await.map_err(LinkError::Broken)?;
     writer.flush().await.map_err(LinkError::Broken)
+}
+
+/// The header of bytes that are sent as a frame.
+fn length(bytes: &[u8], cap: usize) -> Result<[u8; wire::HEADER], LinkError> {
+    let too_large = || LinkError::Malformed(WireError::TooLarge { length: bytes.len(), cap });
+    let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= cap).ok_or_else(too_large)?;
+    Ok(length.to_be_bytes())
 }
 
 /// Receives a value.
@@ -180,6 +242,43 @@ mod tests {
             assert!(matches!(receive_bytes(&mut far, wire::cap::API).await, Err(LinkError::Ended)));
         };
         tokio::join!(sender, receiver);
+    }
+
+    /// Links to one node that is at the far end of each stream.
+    struct Wires(tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>);
+
+    #[async_trait]
+    impl Links for Wires {
+        async fn open(&self, _: NodeId, _: Lane) -> Result<(Writer, Reader), LinkError> {
+            let (near, far) = tokio::io::duplex(256);
+            self.0.send(far).unwrap();
+            let (reader, writer) = tokio::io::split(near);
+            Ok((Box::new(writer), Box::new(reader)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_is_whole_before_its_answer_is_waited_for() {
+        let (sender, mut opened) = tokio::sync::mpsc::unbounded_channel::<tokio::io::DuplexStream>();
+        let answering = async {
+            let mut far = opened.recv().await.unwrap();
+            let mut heard = Vec::new();
+            far.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, [&[0, 0, 0, 2, 1, 0], &[0, 0, 0, 3][..], b"who"].concat());
+            send_bytes(&mut far, b"me", wire::cap::API).await.unwrap();
+        };
+        let wires = Wires(sender);
+        let asked = ask_bytes(&wires, NodeId(1), Opening::RaftCall, b"who", wire::cap::API);
+        let (answer, ()) = tokio::join!(asked, answering);
+        assert_eq!(answer.unwrap(), "me");
+    }
+
+    #[tokio::test]
+    async fn a_question_beyond_its_cap_reaches_nobody() {
+        let (sender, mut opened) = tokio::sync::mpsc::unbounded_channel();
+        let asked = ask_bytes(&Wires(sender), NodeId(1), Opening::RaftCall, b"long", 3).await;
+        assert!(matches!(asked, Err(LinkError::Malformed(WireError::TooLarge { length: 4, cap: 3 }))));
+        assert!(opened.recv().await.is_none());
     }
 
     #[tokio::test]

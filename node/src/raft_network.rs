@@ -40,11 +40,7 @@ impl Network for RaftNetwork {
         _urgency: Urgency,
         deadline: Duration,
     ) -> Result<Bytes, NetworkError> {
-        let exchange = async {
-            let (mut writer, mut reader) = links::open(&*self.links, to, Lane::Peer, Opening::RaftCall).await?;
-            links::send_bytes(&mut writer, &request, cap::APPEND).await?;
-            links::receive_bytes(&mut reader, cap::APPEND).await
-        };
+        let exchange = links::ask_bytes(&*self.links, to, Opening::RaftCall, &request, cap::APPEND);
         match tokio::time::timeout(deadline, exchange).await {
             Ok(answer) => answer.map_err(failed),
             Err(_) => Err(NetworkError::TimedOut),

@@ -73,6 +73,7 @@ impl Services {
         match (lane, opening) {
             (Lane::Peer, Opening::RaftCall) => {
                 let request = links::receive_bytes(&mut reader, cap::APPEND).await?;
+                links::hear_out(&mut reader);
                 let answer = self.store.answer(from, request).await;
                 links::send_bytes(&mut writer, &answer, cap::APPEND).await?;
                 writer.shutdown().await.map_err(LinkError::Broken)

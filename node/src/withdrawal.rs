@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    links::{self, Lane, LinkError, Links, Opening},
+    links::{self, LinkError, Links, Opening},
     loops::Snapshots,
     registration,
 };
@@ -133,11 +133,7 @@ fn others(snapshot: &Snapshot, own: NodeId) -> Vec<NodeId> {
 }
 
 async fn ask(links: &dyn Links, node: NodeId, revision: Revision) {
-    let asked = async {
-        let (mut writer, mut reader) = links::open(links, node, Lane::Peer, Opening::Withdrawal).await?;
-        links::send(&mut writer, &revision, cap::CONTROL).await?;
-        links::receive::<bool>(&mut reader, cap::CONTROL).await
-    };
+    let asked = links::ask(links, node, Opening::Withdrawal, &revision, cap::CONTROL);
     match timeout(PATIENCE, asked).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => {
@@ -158,6 +154,7 @@ pub(crate) async fn answer(
     reader: &mut links::Reader,
 ) -> Result<(), LinkError> {
     let revision = links::receive::<Revision>(reader, cap::CONTROL).await?;
+    links::hear_out(reader);
     links::send(writer, &routed.past(revision).await, cap::CONTROL).await
 }
 
@@ -171,7 +168,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::links::{Reader, Writer};
+    use crate::links::{Lane, Reader, Writer};
 
     fn snapshot(nodes: &[(u64, &str)]) -> Arc<Snapshot> {
         let mut snapshot = Snapshot::default();

@@ -36,7 +36,7 @@ const MAX_LAG: u64 = 250;
 
 /// How far the state and the peers have come is looked at this often at most: under load it changes thousands of times a second, and
 /// whoever waits for the status would be woken each time.
-const REST: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(100);
 
 /// A snapshot of so many bytes costs too little to be put off.
 const SMALL: u64 = 8 << 20;

@@ -6,10 +6,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::type_config::alias;
-use openraft_rt::deterministic_rng::DeterministicRng;
-use openraft_rt_tokio::TokioRuntime;
 use quorate_proto::{ids::NodeId, txn::CommandOutcome};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::runtime::Runtime;
 
 openraft::declare_raft_types!(
     /// Membership carries no addresses: those are soft state, learnt and re-learnt (D5). Random numbers come from one seed, so that a
@@ -19,10 +19,9 @@ openraft::declare_raft_types!(
         R = Reply,
         NodeId = NodeId,
         Node = openraft::EmptyNode,
-        AsyncRuntime = DeterministicRng<TokioRuntime>,
+        AsyncRuntime = Runtime,
 );
 
-pub(crate) type Runtime = DeterministicRng<TokioRuntime>;
 pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
 pub(crate) type LeaderId = alias::LeaderIdOf<TypeConfig>;
 pub(crate) type Vote = alias::VoteOf<TypeConfig>;

@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 
 use crate::alpn::Alpn;
 
@@ -40,6 +40,10 @@ const STRANGER_STREAMS: u32 = 32;
 const JOIN_STREAMS: u32 = 2;
 /// Bytes a stranger may have in flight.
 const STRANGER_WINDOW: u32 = 256 << 10;
+/// How long the other side may wait with acknowledging a packet that comes alone, for something to send along with it: longer than the
+/// shortest heartbeat, so that one carries the acknowledgement of the answer to the one before. A last packet that is lost is noticed
+/// later by as much.
+const ACKNOWLEDGE: Duration = Duration::from_millis(100);
 /// The accepting side's idle timeout, if the dialling side has a longer one or none.
 const ACCEPTED_IDLE: u32 = 30_000;
 
@@ -139,6 +143,9 @@ fn common(segmentation_offload: bool) -> TransportConfig {
     // quinn's default congestion control is Cubic, which is what we want; its BBR is not maintained.
     config.max_concurrent_uni_streams(VarInt::from_u32(0));
     config.datagram_receive_buffer_size(None);
+    let mut acknowledging = AckFrequencyConfig::default();
+    acknowledging.max_ack_delay(Some(ACKNOWLEDGE));
+    config.ack_frequency_config(Some(acknowledging));
     config.enable_segmentation_offload(segmentation_offload);
     config
 }

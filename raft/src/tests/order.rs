@@ -29,7 +29,7 @@ async fn a_state_never_gets_ahead_of_its_log_where_a_crash_could_show_it() {
         })
         .unwrap();
         assert!(applied <= last, "entry {applied} is applied, and the log ends at {last}");
-        let revision = |node| cluster.store(node).status().borrow().revision;
+        let revision = |node| cluster.store(node).inner.feed.progress().borrow().revision;
         lagged |= revision(follower) < revision(leader);
     }
     assert!(lagged, "the disk was not slow enough to prove anything");

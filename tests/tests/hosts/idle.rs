@@ -16,7 +16,7 @@ const MEMORY: u64 = 80 << 10;
 
 /// The most of one core that a daemon uses, built as the tests are. On a quiet machine it is well below that; where others are busy, every
 /// instruction costs up to three times as much.
-const PROCESSOR: f64 = 0.06;
+const PROCESSOR: f64 = 0.02;
 
 /// How often it is looked at how much that is: whatever else runs on this machine makes every instruction dearer for a while.
 const LOOKS: usize = 5;
