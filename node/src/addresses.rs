@@ -35,6 +35,12 @@ fn advertised(listen: SocketAddr) -> Vec<SocketAddr> {
     found.into_iter().map(|address| SocketAddr::new(address, listen.port())).collect()
 }
 
+/// Whether an interface leads to other machines, by its name.
+#[must_use]
+pub(crate) fn leads_outside(interface: &str) -> bool {
+    interface != "lo" && !INNER.iter().any(|inner| interface.starts_with(inner))
+}
+
 /// This machine's IPv4 addresses on interfaces that lead outside, as the kernel lists them.
 fn own() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
@@ -42,7 +48,7 @@ fn own() -> Vec<IpAddr> {
         .filter(|interface| {
             interface.flags.contains(InterfaceFlags::IFF_UP)
                 && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
-                && !INNER.iter().any(|inner| interface.interface_name.starts_with(inner))
+                && leads_outside(&interface.interface_name)
         })
         .filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())))
         .collect()

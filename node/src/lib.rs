@@ -30,6 +30,7 @@ mod heard;
 mod heartbeat;
 mod home;
 mod kept;
+mod lan;
 mod leading;
 mod loops;
 mod mesh_links;

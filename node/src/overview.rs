@@ -15,12 +15,12 @@ use quorate_proto::{
     wire::cap,
 };
 use quorate_raft::{
-    Status, Timing,
+    Room, Status, Timing,
     voters::{Health, Plan, Tolerance, View},
 };
 
 use crate::{
-    links::{self, Lane, LinkError, Links, Opening},
+    links::{self, LinkError, Links, Opening},
     registration, voters,
 };
 
@@ -51,9 +51,20 @@ pub(crate) fn of(
         tolerance: None,
         next: None,
         waits: Vec::new(),
+        alarms: full(name, status.room).into_iter().collect(),
         elections: None,
         problem: None,
     }
+}
+
+/// What is to be said of a node's disk, if it has too little room.
+fn full(name: &str, room: Room) -> Option<String> {
+    let (free, then) = match room {
+        Room::Enough => return None,
+        Room::Low { free } => (free, "while it leads, only what frees room is written"),
+        Room::None { free } => (free, "it takes nothing new at all"),
+    };
+    Some(format!("the disk of {name} has {} MiB left: {then}", free >> 20))
 }
 
 /// How fast elections are here.
@@ -97,11 +108,8 @@ pub(crate) fn add_plan(overview: &mut Overview, view: &View, plan: &Plan, snapsh
 /// # Errors
 /// If it does not answer in time, or not with an overview.
 pub(crate) async fn ask(overview: &mut Overview, leader: NodeId, links: &dyn Links) -> Result<(), String> {
-    let exchange = async {
-        let (mut writer, mut reader) = links::open(links, leader, Lane::Peer, Opening::Ask).await?;
-        links::send(&mut writer, &Request::Overview { forwarded: true }, cap::API).await?;
-        links::receive::<Answer>(&mut reader, cap::API).await
-    };
+    let question = Request::Overview { forwarded: true };
+    let exchange = links::ask(links, leader, Opening::Ask, &question, cap::API);
     let answer = tokio::time::timeout(LEADER, exchange).await;
     let answer = answer.map_err(|_| format!("it did not answer within {} s", LEADER.as_secs()))?;
     let document = match answer.map_err(|error: LinkError| chain(&error))? {
@@ -116,6 +124,7 @@ pub(crate) async fn ask(overview: &mut Overview, leader: NodeId, links: &dyn Lin
     overview.members = told.members;
     (overview.tolerates, overview.tolerance) = (told.tolerates, told.tolerance);
     (overview.next, overview.waits) = (told.next, told.waits);
+    overview.alarms.extend(told.alarms);
     Ok(())
 }
 

@@ -40,6 +40,9 @@ pub struct Overview {
     /// What waits, and for what: a sentence each.
     #[serde(default)]
     pub waits: Vec<String>,
+    /// What somebody has to do something about, of the node that answers and of the leader: a sentence each.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     /// How fast elections are on the node that answers.
     pub elections: Option<Elections>,
     /// Why what only the leader knows is missing.

@@ -57,6 +57,9 @@ pub(crate) async fn run(session: &mut Session<'_>, shape: StatusOutput) -> Resul
     if let Some(problem) = &overview.problem {
         writeln!(out, "Problem:    {problem}")?;
     }
+    for alarm in &overview.alarms {
+        writeln!(out, "Alarm:      {alarm}")?;
+    }
     if let Some(next) = &overview.next {
         writeln!(out, "Next:       {next}")?;
     }

@@ -16,6 +16,8 @@ pub(crate) enum Origin {
     Told,
     /// The cluster's records say so.
     Recorded,
+    /// Somebody on the local network says so.
+    Heard,
 }
 
 /// All that is known of where one peer is.

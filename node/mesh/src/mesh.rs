@@ -295,6 +295,13 @@ impl Mesh {
         }
     }
 
+    /// Tells where somebody on the local network says that a node is: tried last, and only for members.
+    pub fn hear_of(&self, node: NodeId, addresses: Vec<SocketAddr>) {
+        if node != self.0.node && self.0.members.is_member(node) {
+            self.0.learn(node, Origin::Heard, addresses);
+        }
+    }
+
     /// Closes all connections with a node and forgets it: when it was removed.
     pub fn forget(&self, node: NodeId) {
         let links: Vec<_> = {

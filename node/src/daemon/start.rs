@@ -30,6 +30,7 @@ use crate::{
     addresses,
     admission::{Gate, LateGate},
     home::Record,
+    lan::Lan,
     loops::Snapshots,
     mesh_links::{self, MeshLinks, NamesOverQuic, Reception},
     node::{Node, Own, Parts},
@@ -150,6 +151,9 @@ pub(super) async fn start(
     tasks.spawn(renewal.keep(stop.clone()));
     tasks.spawn(mesh_links::keep_refused(mesh.clone(), running.refused.clone(), stop.clone()));
     tasks.spawn(mesh_links::greet(mesh.clone(), store.clone(), running.snapshots.clone(), stop.clone()));
+    let (cluster, addresses) = (record.cluster.cluster_id, daemon.addresses.clone());
+    let lan = Lan { cluster, addresses, mesh: mesh.clone(), status: store.status() };
+    tasks.spawn(lan.keep(stop.clone()));
     tasks.spawn(mesh_links::keep_addresses(mesh, running.snapshots.clone(), stop.clone()));
     tasks.spawn(socket::serve(listener, running.services.clone(), tasks.clone(), stop.clone()));
     let gate = Gate::new(running.agreed, vault, record.epoch, Arc::clone(&daemon.clock), Arc::clone(&daemon.random));

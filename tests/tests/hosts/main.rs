@@ -12,6 +12,7 @@ mod loss;
 mod peers;
 mod refusals;
 mod removal;
+mod renumbered;
 mod restart;
 mod rollout;
 mod services;

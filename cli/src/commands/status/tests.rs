@@ -43,6 +43,7 @@ fn overview() -> Overview {
         tolerance: Some("the loss of any one of the 3 voters".to_owned()),
         next: None,
         waits: Vec::new(),
+        alarms: Vec::new(),
         elections: Some(Elections { heartbeat: 75, shortest: 200, longest: 350 }),
         problem: None,
     }
@@ -69,6 +70,7 @@ fn troubled() -> Overview {
     told.waits = ["the voters changed lately: the next change is due in 4 s", "n4 leaves when its last pod has ended"]
         .map(str::to_owned)
         .to_vec();
+    told.alarms = vec!["the disk of n1 has 41 MiB left: while it leads, only what frees room is written".to_owned()];
     told
 }
 

@@ -97,6 +97,10 @@ fn a_disk_that_becomes_full_takes_nothing_new_loses_nothing_and_is_written_again
         so(said.out.contains(" Ready "), format!("{said}\n{}", logged()))
     });
     disk.fill();
+    until("an alarm", PATIENCE, || {
+        let said = cluster.run("cluster status --context small --request-timeout 1s");
+        so(said.out.lines().any(|line| line.starts_with("Alarm:") && line.contains("the disk of")), said.to_string())
+    });
     // What the log has reserved on the disk already is written still.
     let mut acknowledged = Vec::new();
     let refused = (0..200).find_map(|number| {
