@@ -1,0 +1,41 @@
+//! A story of real daemons on a real disk that are killed while clients write: nothing that was acknowledged is lost, no read goes back in
+//! time, no watch misses or repeats anything.
+//!
+//! `make chaos` does the same for as long as one likes, with more kinds of faults.
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
+use std::time::Duration;
+
+use quorate_tests::{
+    chaos::{
+        Settings,
+        fault::Kind,
+        report::{Tally, table},
+        run,
+    },
+    stores::{cluster::Cluster, ours},
+};
+
+/// Kills of the leader, of a follower, of two and of all.
+const SEED: u64 = 1;
+const ROUNDS: u64 = 5;
+
+#[test]
+fn nothing_is_lost_when_nodes_are_killed_under_load() {
+    // Not a memory disk: what is not synced is to be lost with the machine, as it would be.
+    let directory = tempfile::Builder::new().prefix("chaos-").tempdir_in("/var/tmp").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tally: Tally = runtime.block_on(async {
+        let cluster = Cluster::Ours(ours::Cluster::start(&directory.path().join("ours")).await.unwrap());
+        let settings =
+            Settings { lasts: Duration::from_secs(600), rounds: ROUNDS, kinds: vec![Kind::Kill], seed: SEED };
+        run(cluster, &settings).await
+    });
+    if !tally.is_good() {
+        let kept = directory.keep();
+        panic!("{}\nkept: {}", tally.complaint(), kept.display());
+    }
+    let table = table(&[tally.clone()]);
+    assert!(tally.kills > ROUNDS && tally.acknowledged > 100 && tally.delivered > 200, "too little happened\n{table}");
+}
