@@ -42,10 +42,8 @@ impl Table {
     fn new(rules: &str) -> Result<Self, Failure> {
         let table = Self(format!("chaos_{}", std::process::id()));
         // What is dropped on its way in was sent as far as its sender can know.
-        nft(&format!(
-            "table inet {} {{ chain input {{ type filter hook input priority 0; policy accept;\n{rules}}} }}\n",
-            table.0
-        ))?;
+        let chain = format!("type filter hook input priority 0; policy accept\n{rules}");
+        nft(&format!("table inet {} {{\nchain input {{\n{chain}}}\n}}\n", table.0))?;
         Ok(table)
     }
 }
