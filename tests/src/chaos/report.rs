@@ -91,7 +91,7 @@ pub fn table(tallies: &[Tally]) -> String {
         ("  gone back in time, or of what never was", |tally| tally.wrong.reads.len().to_string()),
         ("revisions delivered to watches", |tally| tally.delivered.to_string()),
         ("  missed, repeated or invented", |tally| tally.wrong.watches.len().to_string()),
-        ("nodes that differ, or did not come back", |tally| tally.wrong.nodes.len().to_string()),
+        ("nodes that differ, panicked or stayed away", |tally| tally.wrong.nodes.len().to_string()),
         ("longest time without a write", |tally| format!("{:.1} s", tally.longest.as_secs_f64())),
     ];
     let mut text = String::new();

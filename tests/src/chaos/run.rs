@@ -71,6 +71,10 @@ pub async fn run(cluster: Cluster, settings: &Settings) -> Tally {
     if let Err(failure) = sections(&mut world, settings, &mut tally).await {
         tally.wrong.nodes.push(failure.to_string());
     }
+    match world.panics() {
+        Ok(panics) => tally.wrong.nodes.extend(panics),
+        Err(failure) => tally.wrong.nodes.push(failure.to_string()),
+    }
     tally.kills = world.kills;
     let beat = world.pulse.beat();
     (tally.acknowledged, tally.longest) = (beat.acknowledged, Duration::from_micros(beat.longest));

@@ -152,6 +152,20 @@ impl World {
         Ok(())
     }
 
+    /// What nodes said that a program never should: that it panicked.
+    pub(super) fn panics(&self) -> Result<Vec<String>, Failure> {
+        let Cluster::Ours(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for node in 0..3 {
+            let log = std::fs::read_to_string(cluster.directory().join(format!("n{node}.log")))?;
+            let mut lines = log.lines();
+            while let Some(line) = lines.find(|line| line.contains(" panicked at ")) {
+                found.push(format!("n{node}: {line} {}", lines.next().unwrap_or_default()));
+            }
+        }
+        Ok(found)
+    }
+
     /// From now on, the next write that is asked for and acknowledged is waited for.
     pub(super) fn mark(&self) {
         self.pulse.mark(self.now());

@@ -11,7 +11,7 @@ use std::{
 use rand::{RngExt as _, rngs::StdRng};
 use tokio::time::sleep;
 
-use super::Done;
+use super::{Done, named};
 use crate::{
     chaos::{
         fault::{Round, Who, random, targets},
@@ -38,12 +38,13 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
     let fences =
         || fs::read_to_string(directory.join(format!("n{node}.log"))).map(|log| log.matches("set aside").count());
     let before = fences()?;
-    let text = damage(&directory.join(format!("n{node}/store")), &mut random(round.choice, 1))?;
+    let damaged = damage(&directory.join(format!("n{node}/store")), &mut random(round.choice, 1))?;
+    let text = format!("{}, {damaged}", named(&[node], leader));
     world.start(node)?;
-    world.serves(node).await.map_err(|failure| format!("n{node}, {text}: {failure}"))?;
-    world.all_vote().await.map_err(|failure| format!("n{node}, {text}: {failure}"))?;
+    world.serves(node).await.map_err(|failure| format!("{text}: {failure}"))?;
+    world.all_vote().await.map_err(|failure| format!("{text}: {failure}"))?;
     let came = if fences()? > before { "it was fenced, and filled anew" } else { "it started" };
-    Ok(Done { text: format!("n{node}, {text}: {came}"), back: Some(back) })
+    Ok(Done { text: format!("{text}: {came}"), back: Some(back) })
 }
 
 /// Damages one file of a store; which, and how.

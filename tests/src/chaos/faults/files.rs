@@ -32,7 +32,7 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
     let limit = open + round.choice % MORE;
     sleep(round.phase).await;
     world.mark();
-    limited(pid, limit)?;
+    let usual = limited(pid, limit)?;
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         connections.extend(UnixStream::connect(directory.join(format!("n{node}/api.sock"))).await.ok());
@@ -45,18 +45,22 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
         world.nodes.down(node);
         world.start(node)?;
     } else {
-        limited(pid, 1 << 16)?;
+        limited(pid, usual)?;
     }
     drop(connections);
     let back = world.back().await?;
     Ok(Done { text, back: Some(back) })
 }
 
-fn limited(pid: u32, limit: u64) -> Result<(), Failure> {
-    let output =
-        Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={limit}:65536")]).output()?;
+/// Sets how many files a process may have; how many it could have until then.
+fn limited(pid: u32, limit: u64) -> Result<u64, Failure> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let before =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    // The hard limit stays: who lowers it may not be allowed to raise it again.
+    let output = Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")]).output()?;
     match output.status.success() {
-        true => Ok(()),
+        true => before.ok_or_else(|| format!("process {pid} has no limit of open files").into()),
         false => Err(format!("prlimit: {}", String::from_utf8_lossy(&output.stderr)).into()),
     }
 }
