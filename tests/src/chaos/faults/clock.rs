@@ -4,6 +4,8 @@
 
 use std::{path::Path, time::Duration};
 
+use quorate_node::world::SystemClock;
+use quorate_proto::world::{Clock as _, rfc3339};
 use tokio::time::sleep;
 
 use super::Done;
@@ -15,10 +17,13 @@ use crate::{
     stores::{Failure, cluster::Cluster, ours::Launch},
 };
 
-/// Debian's libfaketime, for programs with threads.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// Where the clock of the node is when it starts, from the true time.
+const START: &str = "+24h";
 
-/// Where the clock jumps to, from the true time.
+/// The characters of a time up to its seconds.
+const SECONDS: usize = 19;
+
+/// Where the clock jumps to.
 const JUMPS: [&str; 6] = ["+1h", "-1h", "+24h", "-24h", "+3650d", "-3650d"];
 
 /// How long it stays there.
@@ -31,25 +36,36 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
     let Cluster::Ours(cluster) = &world.cluster else {
         return Err("etcd's members ask the kernel for the time".into());
     };
-    if !Path::new(LIBRARY).exists() {
-        return Err(format!("there is no {LIBRARY}: tools/install chaos installs it").into());
+    let library = library();
+    if !Path::new(&library).exists() {
+        return Err(format!("there is no {library}: tools/install chaos installs it").into());
     }
     let file = cluster.directory().join("clock");
-    std::fs::write(&file, "+0")?;
+    std::fs::write(&file, START)?;
     let node = targets(Who::Follower, world.leader().await?, round.choice).first().copied().unwrap_or(0);
     let variable = |name: &str, value: String| (name.to_owned(), value);
     let launch = Launch {
         environment: vec![
-            variable("LD_PRELOAD", LIBRARY.to_owned()),
+            variable("LD_PRELOAD", library),
             variable("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
             variable("FAKETIME_NO_CACHE", "1".to_owned()),
             variable("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ],
         ..Launch::default()
     };
+    let log = cluster.directory().join(format!("n{node}.log"));
     world.kill(node)?;
+    let told = std::fs::read_to_string(&log)?.len();
     world.start_as(node, &launch)?;
     world.all_serve().await?;
+    let (log, now) = (std::fs::read_to_string(&log)?, rfc3339(SystemClock::start().wall()));
+    // Both are written so that the later one sorts later.
+    if !log
+        .get(told..)
+        .is_some_and(|log| log.lines().any(|line| line.starts_with('2') && line.get(..SECONDS) > now.get(..SECONDS)))
+    {
+        return Err(format!("n{node} was started with its clock at {START} and did not notice").into());
+    }
     let jumps = [round.choice as usize, (round.choice >> 8) as usize].map(|choice| JUMPS[choice % JUMPS.len()]);
     let mut longest = Duration::ZERO;
     for jump in jumps.into_iter().chain(["+0"]) {
@@ -68,4 +84,9 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
     world.kill(node)?;
     world.start(node)?;
     Ok(Done { text: format!("n{node} by {}, and back", jumps.join(", then ")), back: Some(longest) })
+}
+
+/// Debian's libfaketime, for programs with threads.
+fn library() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH)
 }

@@ -1,4 +1,5 @@
-//! `kill -9` of one node, two or all, at any moment, and now and then of one that has only just been started again.
+//! `kill -9` of one node, two or all, at any moment, and now and then of one that has only just been started again. Some are told to stop
+//! instead: that is to lose no more than a kill does.
 //!
 //! Invariant: while a majority lives, writes go on before anybody is started again.
 
@@ -23,8 +24,13 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
     let nodes = targets(round.who, leader, round.choice);
     sleep(round.phase).await;
     world.mark();
+    let in_order = nodes.len() == 1 && round.choice >> 32 & 3 == 0;
     for node in &nodes {
-        world.kill(*node)?;
+        if in_order {
+            world.stop(*node).await?;
+        } else {
+            world.kill(*node)?;
+        }
     }
     let mut back = None;
     if nodes.len() == 1 {
@@ -35,6 +41,9 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
         world.start(*node)?;
     }
     let mut text = named(&nodes, leader);
+    if in_order {
+        text += ", told to stop";
+    }
     let (again, after) = (round.choice >> 8 & 3, Duration::from_millis((round.choice >> 16) % AGAIN));
     if again == 0 {
         sleep(after).await;

@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::Done;
+use super::{Done, named};
 use crate::{
     chaos::{
         fault::{Round, Who, targets},
@@ -61,7 +61,10 @@ pub(super) async fn strike(world: &mut World, round: &Round) -> Result<Done, Fai
     let back = world.back().await?;
     world.start(node)?;
     Ok(Done {
-        text: format!("n{node}, {call} fails with probability {probability}: it ended with {status}"),
+        text: format!(
+            "{}, {call} fails with probability {probability}: it ended with {status}",
+            named(&[node], leader)
+        ),
         back: Some(back),
     })
 }
