@@ -3,8 +3,6 @@
 //!
 //! `make chaos` does the same for as long as one likes, with more kinds of faults.
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
-
 use std::time::Duration;
 
 use quorate_tests::{
@@ -17,13 +15,13 @@ use quorate_tests::{
     stores::{cluster::Cluster, ours},
 };
 
-/// Kills of the leader, of a follower, of two and of all.
+/// Kills of a follower, of all, and of two that had only just been started again.
 const SEED: u64 = 1;
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 4;
 
 #[test]
 fn nothing_is_lost_when_nodes_are_killed_under_load() {
-    // Not a memory disk: what is not synced is to be lost with the machine, as it would be.
+    // On a real disk: what is temporary may be in memory.
     let directory = tempfile::Builder::new().prefix("chaos-").tempdir_in("/var/tmp").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tally: Tally = runtime.block_on(async {
@@ -36,6 +34,6 @@ fn nothing_is_lost_when_nodes_are_killed_under_load() {
         let kept = directory.keep();
         panic!("{}\nkept: {}", tally.complaint(), kept.display());
     }
-    let table = table(&[tally.clone()]);
+    let table = table(std::slice::from_ref(&tally));
     assert!(tally.kills > ROUNDS && tally.acknowledged > 100 && tally.delivered > 200, "too little happened\n{table}");
 }
