@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test unit end-to-end sim mutants bench-store build install fmt lint clean help
+.PHONY: demo test unit end-to-end sim mutants chaos bench-store build install fmt lint clean help
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -34,6 +34,13 @@ sim: install ## Simulated runs with SEEDS=1..200, or as many as you like
 mutants: install ## Stores with known bugs, each of which the simulation must notice
 	@. tools/env
 	cargo test -p quorate-tests --features mutants --test mutants -- --nocapture
+
+MINUTES ?= 5
+SEED ?= 1
+chaos: install ## Faults of real processes on real disks, for MINUTES=5, chosen by SEED=1
+	@tools/install chaos
+	$(if $(ETCD),tools/install etcd)
+	tools/chaos --minutes $(MINUTES) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(ETCD),--etcd)
 
 bench-store: install ## The store against Debian's etcd, in one run: at most 40 minutes, QUICK=1 at most 5
 	@tools/install etcd

@@ -104,7 +104,10 @@ pub(crate) fn not_watched(error: &dyn std::error::Error) -> Refusal {
 
 pub(crate) fn not_proposed(error: &ProposeError) -> Refusal {
     let (reason, hint) = match error {
-        ProposeError::Unknown => (Reason::Timeout, "whether it was done is not known; the same command again is safe"),
+        // A store that stops may have handed out what it did not hear back of.
+        ProposeError::Unknown | ProposeError::Stopped => {
+            (Reason::Timeout, "whether it was done is not known; the same command again is safe")
+        }
         ProposeError::TooLarge { .. } => (Reason::TooLarge, "make it smaller, or split it"),
         ProposeError::Full { .. } => {
             (Reason::StorageFull, "make room on that disk, or delete objects: deletes are taken; it goes on by itself")
@@ -112,4 +115,19 @@ pub(crate) fn not_proposed(error: &ProposeError) -> Refusal {
         _ => (Reason::Unavailable, "nothing was changed; try again, and see `quorate status` for who can be reached"),
     };
     Refusal::new(reason, "nothing was written", chain(error)).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_write_that_a_store_was_stopped_at_it_is_not_said_that_nothing_was_done() {
+        for error in [ProposeError::Unknown, ProposeError::Stopped] {
+            let refusal = not_proposed(&error);
+            assert_eq!(refusal.reason, Reason::Timeout);
+            assert!(refusal.hint.unwrap().contains("whether it was done is not known"));
+        }
+        assert_eq!(not_proposed(&ProposeError::NoLeader).reason, Reason::Unavailable);
+    }
 }

@@ -57,8 +57,10 @@ impl Store {
         let Pipe { mut send, receive } = pipe;
         if let Some(free) = lacking(self.inner.room()) {
             // Whoever is full stays a member: heartbeats come by calls. The leader tries again later.
-            if let Ok(frame) = rpc::encode(&Appended::Refused(Refused::Full(free))) {
-                drop(send.send(frame).await);
+            if let Ok(frame) = rpc::encode(&Appended::Refused(Refused::Full(free)))
+                && send.send(frame).await.is_err()
+            {
+                return;
             }
             return drop(send.close().await);
         }
@@ -83,7 +85,12 @@ impl Store {
                     Err(_) => (Appended::Refused(Refused::Stopped), true),
                 };
                 let Ok(frame) = rpc::encode(&answer) else { break };
-                if send.send(frame).await.is_err() || last {
+                if let Err(error) = send.send(frame).await {
+                    // What has failed may not be used again, not even to close it: it ends by being dropped.
+                    tracing::debug!(%from, %error, "receives no more entries");
+                    return;
+                }
+                if last {
                     break;
                 }
             }
@@ -273,3 +280,6 @@ fn voted<E>(response: Result<VoteResponse<TypeConfig>, E>) -> Answer {
         Err(_) => Answer::Refused(Refused::Stopped),
     }
 }
+
+#[cfg(test)]
+mod tests;

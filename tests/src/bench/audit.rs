@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
+use quorate_tests::stores::{Failure, cluster::Cluster, session::key};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Failure,
-    cluster::{Both, Cluster},
+    cluster::Both,
     report::{Limit, Pairs, Report},
-    session::key,
     tell,
 };
 

@@ -8,15 +8,14 @@ use std::{
     time::Duration,
 };
 
+use quorate_tests::stores::{Failure, cluster::Cluster, session::key};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Failure,
-    cluster::{Both, Cluster},
+    cluster::Both,
     plan::Plan,
     report::{Limit, Pairs, Report},
-    session::key,
     tell,
 };
 

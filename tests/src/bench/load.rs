@@ -10,16 +10,19 @@ use std::{
     time::Duration,
 };
 
+use quorate_tests::stores::{
+    Failure,
+    cluster::Cluster,
+    session::{Session, key},
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Failure,
-    cluster::{BUCKET, Both, Cluster, KEYS, READ},
+    cluster::{BUCKET, Both, KEYS, READ},
     machine::{self, Syncs},
     plan::{Load, Mix, Plan},
     report::{Limit, Pairs, Report},
-    session::{Session, key},
     tell,
 };
 

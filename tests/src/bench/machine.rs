@@ -4,9 +4,8 @@
 
 use std::{fs, io::Write as _, path::Path, process::Command, time::Duration};
 
+use quorate_tests::stores::Failure;
 use tokio::time::Instant;
-
-use crate::Failure;
 
 /// Ticks of `/proc/PID/stat` in a second, on every Linux.
 const TICKS: u64 = 100;

@@ -10,35 +10,25 @@
 //!
 //! Invariant: whatever is compared was measured in turns (ours, etcd, etcd, ours, …), and what is told is the median of the pairs' ratios.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 mod audit;
 mod cluster;
-mod etcd;
 mod failover;
-mod grpc;
 mod load;
 mod machine;
-mod ours;
 mod plan;
-mod protobuf;
-mod quic;
 mod report;
 mod rest;
-mod session;
 mod watching;
 
 use cluster::Both;
 use plan::Plan;
+use quorate_tests::{
+    stores::{Failure, signals},
+    tell::tell,
+};
 use report::Report;
-
-/// Why the benchmark did not come to its end.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "usage: bench-store [--quick] [--only NAME,NAME...] [--pairs N] [--seconds N] [--directory DIR]
 
@@ -84,7 +74,8 @@ fn main() -> ExitCode {
     };
     // One thread: the client is to cost little, and the same on both sides.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(&asked)));
+    let ended =
+        runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(signals::unless_told_to_stop(run(&asked))));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -120,11 +111,4 @@ async fn run(asked: &Asked) -> Result<(), Failure> {
     both.stop().await?;
     tell(&report.table());
     Ok(())
-}
-
-/// Says something to whoever watches.
-pub(crate) fn tell(text: &str) {
-    let mut out = io::stdout().lock();
-    // Whoever closed the pipe wants to hear no more.
-    writeln!(out, "{text}").and_then(|()| out.flush()).unwrap_or_default();
 }

@@ -11,21 +11,23 @@ use quorate_proto::{
     store::{PREFIX, StoreRequest},
     wire::cap,
 };
+use quorate_tests::stores::{
+    Failure, etcd, grpc, ours,
+    process::Process,
+    quic,
+    session::{Session, key},
+};
 use tokio::{
     net::UnixStream,
     time::{Instant, sleep},
 };
 
 use crate::{
-    Failure,
-    cluster::{BUCKET, Both, Process},
-    etcd, grpc, load,
+    cluster::{BUCKET, Both},
+    load,
     machine::{resident, used},
-    ours,
     plan::{Load, Mix, Plan},
-    quic,
     report::{Limit, Pairs, Report},
-    session::{Session, key},
     tell,
 };
 
@@ -111,7 +113,7 @@ pub(crate) async fn start(directory: &Path, plan: &Plan, report: &mut Report) ->
 
 async fn stop(mut process: Process) -> Result<(), Failure> {
     process.terminate()?;
-    process.ended().await
+    process.ended().await.map(drop)
 }
 
 /// A cluster of one.
@@ -126,7 +128,7 @@ impl Alone {
         let mut command = match self {
             Self::Ours { directory, port } => {
                 std::fs::create_dir_all(directory)?;
-                ours::daemon(directory, "n0", *port, None)?
+                ours::daemon(directory, "n0", *port, None, &ours::Launch::default())?
             }
             Self::Etcd { directory, ports: [client, peer] } => {
                 let mut command = etcd::alone(directory, *client, *peer);

@@ -5,16 +5,19 @@
 use std::time::Duration;
 
 use futures_util::future::{join, try_join_all};
+use quorate_tests::stores::{
+    Failure,
+    cluster::Cluster,
+    session::{Events, key},
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Failure,
-    cluster::{Both, Cluster},
+    cluster::Both,
     load::Latencies,
     plan::Plan,
     report::{Limit, Pairs, Report},
-    session::{Events, key},
     tell,
 };
 

@@ -23,16 +23,45 @@ mod tests;
 /// All changes, by revision, from the first on.
 pub type Ledger = BTreeMap<Revision, Arc<[Change]>>;
 
+/// What is wrong with what clients were told, by what they had asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Lost, done twice, done although it was said not to be, or in an order that cannot be.
+    pub writes: Vec<String>,
+    /// Older than what was known, or never so.
+    pub reads: Vec<String>,
+}
+
 /// What is wrong with what clients were told.
 #[must_use]
 pub fn revisions(operations: &[Operation], ledger: &Ledger) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let model = Model::replay(ledger, &mut wrong);
-    let writes = Writes::new(operations, ledger, &model, &mut wrong);
-    let window = Window::new(operations, &writes);
-    writes.check(&model, &window, &mut wrong);
-    reads(operations, &model, &window, &mut wrong);
+    let mut wrong = gaps(ledger);
+    let verdict = told(operations, ledger);
+    wrong.extend(verdict.writes);
+    wrong.extend(verdict.reads);
     wrong
+}
+
+/// The same for a ledger of some keys only, and of clients who asked for those: the revisions in between are other keys'.
+#[must_use]
+pub fn told(operations: &[Operation], ledger: &Ledger) -> Verdict {
+    let mut verdict = Verdict::default();
+    let model = Model::replay(ledger, &mut verdict.writes);
+    let writes = Writes::new(operations, ledger, &model, &mut verdict.writes);
+    let window = Window::new(operations, &writes);
+    writes.check(&model, &window, &mut verdict.writes);
+    reads(operations, &model, &window, &mut verdict.reads);
+    verdict
+}
+
+/// The revisions that are missing.
+fn gaps(ledger: &Ledger) -> Vec<String> {
+    let before = std::iter::once(Revision(0)).chain(ledger.keys().copied());
+    let pairs = before.zip(ledger.keys());
+    pairs
+        .filter(|(last, next)| next.0 != last.0 + 1)
+        .map(|(last, next)| format!("revision {next} follows {last}"))
+        .collect()
 }
 
 /// What is wrong with what watches delivered: everything after where they began, whole, in order, once, up to `end`.

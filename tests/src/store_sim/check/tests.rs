@@ -81,6 +81,16 @@ fn a_history_that_can_be_is_not_accused() {
 }
 
 #[test]
+fn a_revision_that_is_missing_is_noticed_unless_it_may_be_of_other_keys() {
+    let mut history = history();
+    history.truncate(2);
+    let ledger = [change(1, "a", Some(("one", 1))), change(3, "b", Some(("two", 3)))].into();
+    history[1] = write((2, 5), 2, put("b", "two"), applied(3));
+    assert_eq!(told(&history, &ledger), Verdict::default());
+    assert_eq!(revisions(&history, &ledger), ["revision 3 follows 1"]);
+}
+
+#[test]
 fn a_write_that_was_acknowledged_and_is_gone_is_noticed() {
     let said = wrong(|_, ledger| drop(ledger.remove(&Revision(4))));
     assert!(said.contains("it was acknowledged at revision 4 and is not there"), "{said}");

@@ -9,18 +9,23 @@ use std::{
     process::Command,
 };
 
-use crate::{Failure, cluster::Process, grpc, session::Session};
+use super::{Failure, grpc, process::Process, session::Session};
 
 /// Three members.
-pub(crate) struct Cluster {
+#[derive(Debug)]
+pub struct Cluster {
     directory: PathBuf,
     clients: [u16; 3],
     peers: [u16; 3],
-    pub(crate) nodes: [Option<Process>; 3],
+    /// Those that run.
+    pub nodes: [Option<Process>; 3],
 }
 
 /// `etcd 3.4.23`.
-pub(crate) fn version() -> Result<String, Failure> {
+///
+/// # Errors
+/// If there is none.
+pub fn version() -> Result<String, Failure> {
     let output = Command::new("etcd").arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(format!("etcd {}", text.lines().next().unwrap_or_default().trim_start_matches("etcd Version: ")))
@@ -28,7 +33,10 @@ pub(crate) fn version() -> Result<String, Failure> {
 
 impl Cluster {
     /// Starts three members, each with data in a directory of its own.
-    pub(crate) fn start(directory: &Path) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn start(directory: &Path) -> Result<Self, Failure> {
         fs::create_dir_all(directory)?;
         let mut cluster =
             Self { directory: directory.to_owned(), clients: ports()?, peers: ports()?, nodes: [const { None }; 3] };
@@ -37,7 +45,10 @@ impl Cluster {
     }
 
     /// Starts a member.
-    pub(crate) fn run(&mut self, node: usize) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn run(&mut self, node: usize) -> Result<(), Failure> {
         let peer = |node: usize| format!("http://127.0.0.1:{}", self.peers[node]);
         let client = format!("http://127.0.0.1:{}", self.clients[node]);
         let all: Vec<String> = (0..3).map(|node| format!("n{node}={}", peer(node))).collect();
@@ -53,13 +64,38 @@ impl Cluster {
         Ok(())
     }
 
-    pub(crate) async fn session(&self, node: usize) -> Result<Session, Failure> {
-        Ok(Session::Etcd(grpc::Connection::open(&format!("127.0.0.1:{}", self.clients[node])).await?))
+    /// A connection to a member.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn session(&self, node: usize) -> Result<Session, Failure> {
+        self.door(node).open().await
+    }
+
+    /// What is needed to connect to a member.
+    #[must_use]
+    pub fn door(&self, node: usize) -> Door {
+        Door(format!("127.0.0.1:{}", self.clients[node]))
+    }
+}
+
+/// What is needed to connect to a member.
+#[derive(Debug, Clone)]
+pub struct Door(String);
+
+impl Door {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If the member does not answer.
+    pub async fn open(&self) -> Result<Session, Failure> {
+        Ok(Session::Etcd(grpc::Connection::open(&self.0).await?))
     }
 }
 
 /// A member that is alone.
-pub(crate) fn alone(directory: &Path, client: u16, peer: u16) -> Command {
+#[must_use]
+pub fn alone(directory: &Path, client: u16, peer: u16) -> Command {
     let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     let mut command = Command::new("etcd");
     command.args(["--name", "n0", "--log-level", "error", "--data-dir"]).arg(directory);
@@ -70,7 +106,10 @@ pub(crate) fn alone(directory: &Path, client: u16, peer: u16) -> Command {
 }
 
 /// Ports that are free now.
-pub(crate) fn ports<const COUNT: usize>() -> Result<[u16; COUNT], Failure> {
+///
+/// # Errors
+/// If there are none.
+pub fn ports<const COUNT: usize>() -> Result<[u16; COUNT], Failure> {
     let mut held = Vec::new();
     let mut ports = [0; COUNT];
     for port in &mut ports {

@@ -5,14 +5,14 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A field of bytes.
-pub(crate) fn put_bytes(message: &mut BytesMut, number: u8, value: &[u8]) {
+pub fn put_bytes(message: &mut BytesMut, number: u8, value: &[u8]) {
     message.put_u8(number << 3 | 2);
     put_varint(message, value.len() as u64);
     message.put_slice(value);
 }
 
 /// A field that holds a number.
-pub(crate) fn put_number(message: &mut BytesMut, number: u8, value: u64) {
+pub fn put_number(message: &mut BytesMut, number: u8, value: u64) {
     message.put_u8(number << 3);
     put_varint(message, value);
 }
@@ -26,7 +26,8 @@ fn put_varint(message: &mut BytesMut, mut value: u64) {
 }
 
 /// gRPC: not compressed, length, message.
-pub(crate) fn frame(message: &[u8]) -> Bytes {
+#[must_use]
+pub fn frame(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(message.len() + 5);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
@@ -36,34 +37,55 @@ pub(crate) fn frame(message: &[u8]) -> Bytes {
 
 /// A field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub enum Value<'a> {
+    /// A number.
     Number(u64),
+    /// Bytes.
     Bytes(&'a [u8]),
 }
 
 /// The first field of a number in a message.
-pub(crate) fn field(mut message: &[u8], number: u64) -> Option<Value<'_>> {
-    while !message.is_empty() {
-        let tag = varint(&mut message)?;
-        let value = match tag & 7 {
-            0 => Value::Number(varint(&mut message)?),
-            2 => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
-                let (value, rest) = message.split_at_checked(length)?;
-                message = rest;
-                Value::Bytes(value)
-            }
-            _ => return None,
-        };
-        if tag >> 3 == number {
+#[must_use]
+pub fn field(mut message: &[u8], number: u64) -> Option<Value<'_>> {
+    loop {
+        let (at, value) = take(&mut message)?;
+        if at == number {
             return Some(value);
         }
     }
-    None
+}
+
+/// The next field: its number and value.
+fn take<'a>(message: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
+    let tag = varint(message)?;
+    let value = match tag & 7 {
+        0 => Value::Number(varint(message)?),
+        2 => {
+            let length = usize::try_from(varint(message)?).ok()?;
+            let (value, rest) = message.split_at_checked(length)?;
+            *message = rest;
+            Value::Bytes(value)
+        }
+        _ => return None,
+    };
+    Some((tag >> 3, value))
+}
+
+/// All of a message's fields of a number that are bytes, in order; what follows a field that cannot be read is left out.
+#[must_use]
+pub fn all(mut message: &[u8], number: u64) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while let Some((at, value)) = take(&mut message) {
+        if let (true, Value::Bytes(bytes)) = (at == number, value) {
+            found.push(bytes);
+        }
+    }
+    found
 }
 
 /// The bytes of a field.
-pub(crate) fn bytes(message: &[u8], number: u64) -> Option<&[u8]> {
+#[must_use]
+pub fn bytes(message: &[u8], number: u64) -> Option<&[u8]> {
     match field(message, number)? {
         Value::Bytes(bytes) => Some(bytes),
         Value::Number(_) => None,
@@ -71,7 +93,8 @@ pub(crate) fn bytes(message: &[u8], number: u64) -> Option<&[u8]> {
 }
 
 /// The number in a field; 0 if it is left out, as protobuf does.
-pub(crate) fn number(message: &[u8], number: u64) -> u64 {
+#[must_use]
+pub fn number(message: &[u8], number: u64) -> u64 {
     match field(message, number) {
         Some(Value::Number(value)) => value,
         _ => 0,
@@ -102,6 +125,7 @@ mod tests {
         put_bytes(&mut message, 1, &[7; 200]);
         assert_eq!((number(&message, 2), bytes(&message, 1)), (300, Some([7; 200].as_slice())));
         assert_eq!((number(&message, 3), bytes(&message, 3)), (0, None));
+        assert_eq!(all(&message, 1), [[7; 200].as_slice()]);
         assert_eq!(bytes(&message[..100], 1), None);
         assert_eq!(frame(b"ab").as_ref(), [0, 0, 0, 0, 2, b'a', b'b']);
     }
