@@ -12,7 +12,7 @@ mod quorate;
 use crate::key::{Key, KeyError};
 
 pub use self::{
-    apps::{DEPLOYMENTS, REPLICASETS},
+    apps::{DAEMONSETS, DEPLOYMENTS, REPLICASETS},
     core::{CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICES},
     quorate::{ADDRESSES, CLUSTERS, JOINTOKENS},
 };
@@ -27,6 +27,7 @@ pub const KINDS: &[&Kind] = &[
     &PODS,
     &REPLICASETS,
     &DEPLOYMENTS,
+    &DAEMONSETS,
     &EVENTS,
     &CLUSTERS,
     &JOINTOKENS,

@@ -25,6 +25,10 @@ pub(crate) fn computed(name: &str, object: &Object, now: Timestamp) -> Option<St
         }
         "template_containers" => template(object, "name"),
         "template_images" => template(object, "image"),
+        "template_node_selector" => {
+            let labels = object.strings(&["spec", "template", "spec", "nodeSelector"]);
+            or_none(Selector::of_labels(labels).to_string())
+        }
         "label_selector" => label_selector(object),
         "node_status" => node_status(object),
         "node_roles" => node_roles(object),

@@ -20,6 +20,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Object) {
         ("", "Namespace") => core::namespace(object),
         ("apps", "Deployment") => edit(object, "spec", apps::deployment),
         ("apps", "ReplicaSet") => edit(object, "spec", apps::replicaset),
+        ("apps", "DaemonSet") => edit(object, "spec", apps::daemonset),
         _ => {}
     }
 }

@@ -187,6 +187,13 @@ pub(crate) fn deployment(name: &str) -> Value {
     })
 }
 
+pub(crate) fn daemonset(name: &str) -> Value {
+    let mut set = deployment(name);
+    set["kind"] = json!("DaemonSet");
+    set["spec"].as_object_mut().unwrap().remove("replicas");
+    set
+}
+
 pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},

@@ -28,6 +28,7 @@ pub(crate) fn object(kind: &Kind, object: &Object) -> Vec<Problem> {
         ("", "Node") => typed(object, &mut problems, core::node),
         ("apps", "Deployment") => typed(object, &mut problems, apps::deployment),
         ("apps", "ReplicaSet") => typed(object, &mut problems, apps::replicaset),
+        ("apps", "DaemonSet") => typed(object, &mut problems, apps::daemonset),
         _ => {}
     }
     problems
@@ -45,7 +46,9 @@ pub(crate) fn change(kind: &Kind, stored: &Object, next: &Object) -> Vec<Problem
         ("", "Pod") => pod::change(stored, next, &mut problems),
         ("", "Service") => core::service_change(stored, next, &mut problems),
         ("", "Secret") => fixed(stored, next, &["type"], &mut problems),
-        ("apps", "Deployment" | "ReplicaSet") => fixed(stored, next, &["spec", "selector"], &mut problems),
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => {
+            fixed(stored, next, &["spec", "selector"], &mut problems);
+        }
         _ => {}
     }
     problems

@@ -318,6 +318,15 @@ pub(crate) fn replicaset(name: &str, replicas: u64) -> Value {
     })
 }
 
+pub(crate) fn daemonset(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template(image)},
+    })
+}
+
 pub(crate) fn deployment(name: &str, replicas: u64, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1",

@@ -14,7 +14,7 @@ use quorate_proto::{
     world::{Instant, Random, Timestamp},
 };
 
-use crate::{collect, deployment, evict, expire, namespace, node_lifecycle, replicaset, schedule};
+use crate::{collect, daemonset, deployment, evict, expire, namespace, node_lifecycle, replicaset, schedule};
 
 /// What is known when deciding: the agreed objects, and what this leader heard itself.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +97,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("evict", evict::evict),
     ("deployment", deployment::roll_out),
     ("replicaset", replicaset::keep_replicas),
+    ("daemonset", daemonset::keep_daemons),
     ("schedule", schedule::schedule),
     ("expire", expire::expire),
 ];

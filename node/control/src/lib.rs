@@ -7,7 +7,10 @@
 //! Invariant: no IO, no async, no clock. Every transaction compares what it was decided on, so that a decision made twice, or by two
 //! leaders, is carried out once; and a decision on the outcome of its own transactions is empty in the end.
 
+mod affinity;
+mod claim;
 mod collect;
+mod daemonset;
 mod decision;
 mod deployment;
 mod edit;
@@ -22,6 +25,7 @@ mod replicaset;
 mod schedule;
 mod silence;
 mod taint;
+mod template;
 
 #[cfg(test)]
 mod cluster;

@@ -7,7 +7,7 @@ use quorate_proto::{
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, config_map, deployment, document, node, pod, service};
+use crate::testing::{World, config_map, daemonset, deployment, document, node, pod, service};
 
 fn changes(plans: &[Plan]) -> Vec<ChangeKind> {
     plans.iter().map(|plan| plan.change).collect()
@@ -32,9 +32,15 @@ fn applying_the_same_manifest_again_writes_nothing() {
     let mut world = World::new();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}});
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-    for manifest in
-        [deployment("web"), pod("p"), service("web"), config_map("c", &json!({"a": "1"})), secret, namespace]
-    {
+    for manifest in [
+        deployment("web"),
+        daemonset("agent"),
+        pod("p"),
+        service("web"),
+        config_map("c", &json!({"a": "1"})),
+        secret,
+        namespace,
+    ] {
         let first = world.apply(&manifest).unwrap();
         let revision = world.snapshot.revision();
         let again = world.apply(&manifest).unwrap();
@@ -101,6 +107,7 @@ fn a_shown_object_can_be_sent_back_as_it_is() {
     node_port["spec"]["type"] = json!("NodePort");
     for (kind, name, manifest) in [
         ("deploy", "web", deployment("web")),
+        ("ds", "agent", daemonset("agent")),
         ("pod", "p", pod("p")),
         ("svc", "web", service("web")),
         ("svc", "np", node_port),
@@ -316,6 +323,7 @@ fn refused(kind: &str, path: &str, value: Value) -> String {
     let mut world = World::new();
     let mut manifest = match kind {
         "Deployment" => deployment("web"),
+        "DaemonSet" => daemonset("web"),
         "Pod" => pod("web"),
         "Service" => service("web"),
         "ConfigMap" => config_map("web", &json!({"a": "1"})),
@@ -366,6 +374,12 @@ fn refusals_say_what_because_and_what_next() {
         ("Deployment", "/spec/strategy".to_owned(), json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}})),
         ("Deployment", "/spec/strategy".to_owned(), json!({"rollingUpdate": {"maxUnavailable": "200%"}})),
         ("Deployment", "/spec/template/spec/restartPolicy".to_owned(), json!("Never")),
+        ("DaemonSet", "/spec/replicas".to_owned(), json!(3)),
+        ("DaemonSet", "/spec/template/spec/restartPolicy".to_owned(), json!("OnFailure")),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"type": "Recreate"})),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"rollingUpdate": {"maxUnavailable": 0}})),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"rollingUpdate": {"maxSurge": 1}})),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"type": "OnDelete", "rollingUpdate": {}})),
         ("Service", "/metadata/name".to_owned(), json!("1web")),
         ("Service", "/spec/ports".to_owned(), json!([])),
         ("Service", "/spec/ports".to_owned(), json!([{"port": 80}, {"port": 80}])),
@@ -391,6 +405,7 @@ fn refusals_say_what_because_and_what_next() {
 fn changes_that_cannot_be_made_say_why() {
     let mut world = World::new();
     world.apply(&deployment("web")).unwrap();
+    world.apply(&daemonset("agent")).unwrap();
     world.apply(&service("web")).unwrap();
     world.apply(&pod("p")).unwrap();
     world.apply(&config_map("c", &json!({"a": "1"}))).unwrap();
@@ -399,6 +414,8 @@ fn changes_that_cannot_be_made_say_why() {
     other_revision["metadata"]["resourceVersion"] = json!("3");
     let texts = [
         world.patch("deploy", "web", &selector).unwrap_err(),
+        world.patch("ds", "agent", &selector).unwrap_err(),
+        world.scale("ds", "agent", 3).unwrap_err(),
         world.patch("deploy", "web", &json!({"metadata": {"name": "other"}})).unwrap_err(),
         world.patch("deploy", "web", &json!({"spec": {"replica": 3}})).unwrap_err(),
         world.patch("deploy", "web", &json!([1])).unwrap_err(),

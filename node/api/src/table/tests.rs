@@ -3,7 +3,7 @@ use quorate_proto::kinds::{Access, KINDS};
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, deployment, pod, service, wall};
+use crate::testing::{World, daemonset, deployment, pod, service, wall};
 
 fn object(value: Value) -> Object {
     Object::from_value(value).unwrap()
@@ -28,6 +28,9 @@ fn tables_read_as_in_kubectl() {
     world.wall = Timestamp::from_second(wall().as_second() - 192).unwrap();
     world.apply(&deployment("web")).unwrap();
     world.apply(&pod("p")).unwrap();
+    let mut agent = daemonset("agent");
+    agent["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "fast", "zone": "a"});
+    world.apply(&agent).unwrap();
     let mut external = service("shop");
     external["spec"] = json!({"type": "ExternalName", "externalName": "shop.example.com"});
     world.apply(&external).unwrap();
