@@ -6,6 +6,7 @@
 //! Invariant: no other place lists kinds; names, plurals and short names are unique.
 
 mod apps;
+mod batch;
 mod core;
 mod quorate;
 
@@ -13,6 +14,7 @@ use crate::key::{Key, KeyError};
 
 pub use self::{
     apps::{DAEMONSETS, DEPLOYMENTS, REPLICASETS},
+    batch::JOBS,
     core::{CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICES},
     quorate::{ADDRESSES, CLUSTERS, JOINTOKENS},
 };
@@ -28,6 +30,7 @@ pub const KINDS: &[&Kind] = &[
     &REPLICASETS,
     &DEPLOYMENTS,
     &DAEMONSETS,
+    &JOBS,
     &EVENTS,
     &CLUSTERS,
     &JOINTOKENS,

@@ -8,6 +8,7 @@ pub mod branch;
 pub mod endpoints;
 pub mod hello;
 pub mod ids;
+pub mod job;
 pub mod key;
 pub mod kinds;
 pub mod lease;

@@ -25,8 +25,8 @@ not edit. Whoever applies a manifest is told the same, with file and line, befor
 | server | is written by the cluster; what a user writes there is accepted and dropped |
 
 Empty values (`null`, `\"\"`, `[]`, `{}`) always pass. A field that is not listed is not a field, and refused. Below a field that is
-not honoured nothing more is listed. The template of a replica set, deployment or daemon set has the fields of a pod, an init
-container those of a container.
+not honoured nothing more is listed. The template of a replica set, deployment, daemon set or job has the fields of a pod, an
+init container those of a container.
 ";
 
 /// What has the fields of something else is listed once.

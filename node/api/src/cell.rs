@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::age;
 
+mod batch;
+
 const NONE: &str = "<none>";
 
 /// The text of a computed cell; `None` if there is no function of this name.
@@ -48,6 +50,9 @@ pub(crate) fn computed(name: &str, object: &Object, now: Timestamp) -> Option<St
         "pod_ready" => pod_ready(object),
         "pod_status" => pod_status(object),
         "pod_restarts" => pod_restarts(object, now),
+        "job_status" => batch::job_status(object).to_owned(),
+        "job_completions" => batch::job_completions(object),
+        "job_duration" => batch::job_duration(object, now),
         "event_last_seen" => {
             let times = ["lastTimestamp", "eventTime", "firstTimestamp"];
             let time = times.into_iter().find_map(|field| object.text(&[field]));

@@ -15,7 +15,7 @@ use quorate_proto::{
     txn::Txn,
 };
 
-use self::{site::Site, wanted::Wanted};
+use self::wanted::Wanted;
 use crate::{
     claim::{Orphans, selector},
     decision::{Decision, Moment, Snapshot},

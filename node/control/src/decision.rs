@@ -14,7 +14,7 @@ use quorate_proto::{
     world::{Instant, Random, Timestamp},
 };
 
-use crate::{collect, daemonset, deployment, evict, expire, namespace, node_lifecycle, replicaset, schedule};
+use crate::{collect, daemonset, deployment, evict, expire, job, namespace, node_lifecycle, replicaset, schedule};
 
 /// What is known when deciding: the agreed objects, and what this leader heard itself.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +98,7 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("deployment", deployment::roll_out),
     ("replicaset", replicaset::keep_replicas),
     ("daemonset", daemonset::keep_daemons),
+    ("job", job::run_jobs),
     ("schedule", schedule::schedule),
     ("expire", expire::expire),
 ];

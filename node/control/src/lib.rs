@@ -16,6 +16,7 @@ mod deployment;
 mod edit;
 mod evict;
 mod expire;
+mod job;
 mod lost;
 mod namespace;
 mod node_lifecycle;

@@ -92,7 +92,8 @@ fn keep<'a>(
 fn make(set: &Stored, missing: usize, moment: &Moment<'_>) -> (Txn, usize) {
     let (mut txn, mut made) = (Txn::new(), 0);
     while made < missing
-        && let Some(next) = template::pod(&set.object, moment).and_then(|pod| template::make(&txn, &pod, &set.object))
+        && let Some(next) =
+            template::pod(&set.object, "", moment).and_then(|pod| template::make(&txn, &pod, &set.object))
     {
         (txn, made) = (next, made + 1);
     }

@@ -18,17 +18,13 @@ const MAX_STEM: usize = 58;
 /// How much a document may grow by the status that is written into it together with new pods, in bytes.
 const GROWTH: usize = 4096;
 
-/// A pod from the template of `owner`, with a name that begins like its owner's.
-pub(crate) fn pod(owner: &Object, moment: &Moment<'_>) -> Option<Object> {
+/// A pod from the template of `owner`. Its name is that of its owner, as far as there is room for it, `part`, and five characters.
+pub(crate) fn pod(owner: &Object, part: &str, moment: &Moment<'_>) -> Option<Object> {
     let mut stem = owner.name();
-    while stem.len() >= MAX_STEM {
-        stem = stem.get(..stem.len() - 1).unwrap_or_default();
+    while stem.len() + part.len() >= MAX_STEM {
+        stem = stem.get(..stem.len().checked_sub(1)?).unwrap_or_default();
     }
-    named_pod(owner, &format!("{stem}-"), moment)
-}
-
-/// A pod from the template of `owner`, whose name is `stem` and five characters.
-pub(crate) fn named_pod(owner: &Object, stem: &str, moment: &Moment<'_>) -> Option<Object> {
+    let stem = format!("{stem}{part}-");
     let template = |part: &str| owner.at(&["spec", "template", part]).cloned().unwrap_or_else(|| json!({}));
     let mut pod = json!({
         "apiVersion": PODS.api_version(),

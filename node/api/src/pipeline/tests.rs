@@ -7,7 +7,7 @@ use quorate_proto::{
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, config_map, daemonset, deployment, document, node, pod, service};
+use crate::testing::{World, config_map, daemonset, deployment, document, job, node, pod, service};
 
 fn changes(plans: &[Plan]) -> Vec<ChangeKind> {
     plans.iter().map(|plan| plan.change).collect()
@@ -108,6 +108,7 @@ fn a_shown_object_can_be_sent_back_as_it_is() {
     for (kind, name, manifest) in [
         ("deploy", "web", deployment("web")),
         ("ds", "agent", daemonset("agent")),
+        ("job", "once", job("once")),
         ("pod", "p", pod("p")),
         ("svc", "web", service("web")),
         ("svc", "np", node_port),
@@ -307,6 +308,22 @@ fn a_node_is_cordoned_by_a_patch_and_stays_who_it_is() {
 }
 
 #[test]
+fn a_job_selects_its_pods_by_its_uid_and_can_still_be_paused_and_given_more_time() {
+    let mut world = World::new();
+    let stored = world.apply(&job("once")).unwrap().object;
+    let uid = stored.uid().to_owned();
+    assert_eq!(stored.text(&["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"]), Some(&*uid));
+    assert_eq!(stored.text(&["spec", "template", "metadata", "labels", "job-name"]), Some("once"));
+    assert_eq!(stored.at(&["spec", "completions"]), Some(&json!(1)));
+    let changes = json!({"spec": {"suspend": true, "parallelism": 4, "backoffLimit": 9, "activeDeadlineSeconds": 60}});
+    assert_eq!(world.patch("job", "once", &changes).unwrap().change, ChangeKind::Configured);
+    let queue = json!({"spec": {"parallelism": 2}});
+    let mut manifest = job("queue");
+    manifest["spec"]["parallelism"] = queue["spec"]["parallelism"].clone();
+    assert_eq!(world.apply(&manifest).unwrap().object.at(&["spec", "completions"]), None, "a queue of work");
+}
+
+#[test]
 fn a_secret_keeps_its_texts_as_data() {
     let mut world = World::new();
     let mut manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"user": "anna", "pass": "x"}});
@@ -324,6 +341,7 @@ fn refused(kind: &str, path: &str, value: Value) -> String {
     let mut manifest = match kind {
         "Deployment" => deployment("web"),
         "DaemonSet" => daemonset("web"),
+        "Job" => job("web"),
         "Pod" => pod("web"),
         "Service" => service("web"),
         "ConfigMap" => config_map("web", &json!({"a": "1"})),
@@ -380,6 +398,17 @@ fn refusals_say_what_because_and_what_next() {
         ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"rollingUpdate": {"maxUnavailable": 0}})),
         ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"rollingUpdate": {"maxSurge": 1}})),
         ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"type": "OnDelete", "rollingUpdate": {}})),
+        ("Job", "/metadata/name".to_owned(), json!("x".repeat(64))),
+        ("Job", "/spec/template/spec/restartPolicy".to_owned(), json!("Always")),
+        ("Job", "/spec/parallelism".to_owned(), json!(100_001)),
+        ("Job", "/spec/backoffLimit".to_owned(), json!(-1)),
+        ("Job", "/spec/completionMode".to_owned(), json!("Numbered")),
+        ("Job", "/spec/selector".to_owned(), json!({"matchLabels": {"app": "web"}})),
+        ("Job", "/spec/manualSelector".to_owned(), json!(true)),
+        ("Job", "/spec/backoffLimitPerIndex".to_owned(), json!(1)),
+        ("Job", "/spec/podFailurePolicy".to_owned(), json!({"rules": [{"action": "Ignore"}]})),
+        ("Job", "/spec/template/metadata".to_owned(), json!({"labels": {"job-name": "other", "controller-uid": "u"}})),
+        ("Job", "/spec".to_owned(), json!({"completionMode": "Indexed", "parallelism": 2, "template": {}})),
         ("Service", "/metadata/name".to_owned(), json!("1web")),
         ("Service", "/spec/ports".to_owned(), json!([])),
         ("Service", "/spec/ports".to_owned(), json!([{"port": 80}, {"port": 80}])),
@@ -406,6 +435,7 @@ fn changes_that_cannot_be_made_say_why() {
     let mut world = World::new();
     world.apply(&deployment("web")).unwrap();
     world.apply(&daemonset("agent")).unwrap();
+    world.apply(&job("once")).unwrap();
     world.apply(&service("web")).unwrap();
     world.apply(&pod("p")).unwrap();
     world.apply(&config_map("c", &json!({"a": "1"}))).unwrap();
@@ -416,6 +446,8 @@ fn changes_that_cannot_be_made_say_why() {
         world.patch("deploy", "web", &selector).unwrap_err(),
         world.patch("ds", "agent", &selector).unwrap_err(),
         world.scale("ds", "agent", 3).unwrap_err(),
+        world.patch("job", "once", &json!({"spec": {"completions": 3}})).unwrap_err(),
+        world.patch("job", "once", &json!({"spec": {"template": {"spec": {"hostname": "x"}}}})).unwrap_err(),
         world.patch("deploy", "web", &json!({"metadata": {"name": "other"}})).unwrap_err(),
         world.patch("deploy", "web", &json!({"spec": {"replica": 3}})).unwrap_err(),
         world.patch("deploy", "web", &json!([1])).unwrap_err(),

@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use quorate_proto::{object::Object, snapshot::Stored, world::Timestamp};
-use serde_json::Value;
+use quorate_proto::{snapshot::Stored, world::Timestamp};
 
 use super::{new_pod::FAILURES, site::is_updated, wanted::Wanted};
-use crate::edit::{items, of_condition, time};
+use crate::{edit::time, pod::ended_at};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
@@ -28,13 +27,4 @@ pub(super) fn after(failed: &Stored, wanted: &Wanted, wall: Timestamp) -> (u32, 
     let before = if between(created, ended) >= LONGEST { 0 } else { before };
     let wait = FIRST.saturating_mul(1_u32.checked_shl(before).unwrap_or(u32::MAX)).min(LONGEST);
     (before.saturating_add(1), wait.saturating_sub(between(ended, wall)))
-}
-
-/// When the last of a pod's containers ended; for want of that, when it was last known to be ready or not.
-fn ended_at(pod: &Object) -> Option<Timestamp> {
-    let ends = items(pod, &["status", "containerStatuses"]).iter().filter_map(|container| {
-        let finished = container.pointer("/state/terminated/finishedAt").and_then(Value::as_str)?;
-        finished.parse::<Timestamp>().ok()
-    });
-    ends.max().or_else(|| of_condition(pod, "Ready", "lastTransitionTime")?.parse().ok())
 }

@@ -26,7 +26,7 @@ pub(super) const FAILURES: &str = "quorate.dev/failed-before";
 
 /// A pod of the set for a node.
 pub(super) fn of(set: &Object, wanted: &Wanted, node: &str, failures: u32, moment: &Moment<'_>) -> Option<Object> {
-    let mut pod = template::pod(set, moment)?;
+    let mut pod = template::pod(set, "", moment)?;
     pod.set(&["metadata", "labels", REVISION], wanted.revision.as_str());
     if failures > 0 {
         pod.set(&["metadata", "annotations", FAILURES], failures.to_string());
