@@ -14,7 +14,7 @@ use crate::key::{Key, KeyError};
 
 pub use self::{
     apps::{DAEMONSETS, DEPLOYMENTS, REPLICASETS},
-    batch::JOBS,
+    batch::{CRONJOBS, JOBS},
     core::{CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICES},
     quorate::{ADDRESSES, CLUSTERS, JOINTOKENS},
 };
@@ -31,6 +31,7 @@ pub const KINDS: &[&Kind] = &[
     &DEPLOYMENTS,
     &DAEMONSETS,
     &JOBS,
+    &CRONJOBS,
     &EVENTS,
     &CLUSTERS,
     &JOINTOKENS,

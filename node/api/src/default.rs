@@ -27,6 +27,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Object) {
         ("apps", "ReplicaSet") => edit(object, "spec", apps::replicaset),
         ("apps", "DaemonSet") => edit(object, "spec", apps::daemonset),
         ("batch", "Job") => edit(object, "spec", batch::job),
+        ("batch", "CronJob") => edit(object, "spec", batch::cronjob),
         _ => {}
     }
 }

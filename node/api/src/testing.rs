@@ -201,6 +201,13 @@ pub(crate) fn job(name: &str) -> Value {
     })
 }
 
+pub(crate) fn cronjob(name: &str) -> Value {
+    json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name},
+        "spec": {"schedule": "30 2 * * *", "jobTemplate": {"spec": job(name)["spec"]}},
+    })
+}
+
 pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},

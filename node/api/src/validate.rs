@@ -31,6 +31,10 @@ pub(crate) fn object(kind: &Kind, object: &Object) -> Vec<Problem> {
         ("apps", "ReplicaSet") => typed(object, &mut problems, apps::replicaset),
         ("apps", "DaemonSet") => typed(object, &mut problems, apps::daemonset),
         ("batch", "Job") => typed(object, &mut problems, batch::job),
+        ("batch", "CronJob") => {
+            batch::template_of_jobs(object, &mut problems);
+            typed(object, &mut problems, batch::cronjob);
+        }
         _ => {}
     }
     problems

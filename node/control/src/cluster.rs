@@ -357,6 +357,19 @@ pub(crate) fn job(name: &str, spec: &Value) -> Value {
     job
 }
 
+pub(crate) fn cronjob(name: &str, schedule: &str, spec: &Value) -> Value {
+    let mut cron = json!({
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": name},
+        "spec": {"schedule": schedule, "jobTemplate": {"spec": job(name, &json!({}))["spec"]}},
+    });
+    if let (Value::Object(cron), Value::Object(spec)) = (&mut cron["spec"], spec.clone()) {
+        cron.extend(spec);
+    }
+    cron
+}
+
 pub(crate) fn deployment(name: &str, replicas: u64, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1",

@@ -10,6 +10,7 @@
 mod affinity;
 mod claim;
 mod collect;
+mod cronjob;
 mod daemonset;
 mod decision;
 mod deployment;

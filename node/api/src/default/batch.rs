@@ -20,3 +20,14 @@ pub(super) fn job(spec: &mut Map<String, Value>) {
         pod::spec(template);
     }
 }
+
+/// Fills in the spec of a cron job.
+pub(super) fn cronjob(spec: &mut Map<String, Value>) {
+    missing(spec, "concurrencyPolicy", "Allow");
+    missing(spec, "suspend", false);
+    missing(spec, "successfulJobsHistoryLimit", 3);
+    missing(spec, "failedJobsHistoryLimit", 1);
+    if let Some(template) = inner(spec, "jobTemplate").and_then(|template| inner(template, "spec")) {
+        job(template);
+    }
+}

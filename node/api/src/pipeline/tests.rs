@@ -7,7 +7,7 @@ use quorate_proto::{
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, config_map, daemonset, deployment, document, job, node, pod, service};
+use crate::testing::{World, config_map, cronjob, daemonset, deployment, document, job, node, pod, service};
 
 fn changes(plans: &[Plan]) -> Vec<ChangeKind> {
     plans.iter().map(|plan| plan.change).collect()
@@ -109,6 +109,7 @@ fn a_shown_object_can_be_sent_back_as_it_is() {
         ("deploy", "web", deployment("web")),
         ("ds", "agent", daemonset("agent")),
         ("job", "once", job("once")),
+        ("cj", "nightly", cronjob("nightly")),
         ("pod", "p", pod("p")),
         ("svc", "web", service("web")),
         ("svc", "np", node_port),
@@ -342,6 +343,7 @@ fn refused(kind: &str, path: &str, value: Value) -> String {
         "Deployment" => deployment("web"),
         "DaemonSet" => daemonset("web"),
         "Job" => job("web"),
+        "CronJob" => cronjob("web"),
         "Pod" => pod("web"),
         "Service" => service("web"),
         "ConfigMap" => config_map("web", &json!({"a": "1"})),
@@ -409,6 +411,16 @@ fn refusals_say_what_because_and_what_next() {
         ("Job", "/spec/podFailurePolicy".to_owned(), json!({"rules": [{"action": "Ignore"}]})),
         ("Job", "/spec/template/metadata".to_owned(), json!({"labels": {"job-name": "other", "controller-uid": "u"}})),
         ("Job", "/spec".to_owned(), json!({"completionMode": "Indexed", "parallelism": 2, "template": {}})),
+        ("CronJob", "/metadata/name".to_owned(), json!("x".repeat(53))),
+        ("CronJob", "/spec/schedule".to_owned(), json!("0 25 * * *")),
+        ("CronJob", "/spec/schedule".to_owned(), json!("0 0 L * *")),
+        ("CronJob", "/spec/schedule".to_owned(), json!("0 0 30 2 *")),
+        ("CronJob", "/spec/timeZone".to_owned(), json!("Europe/Atlantis")),
+        ("CronJob", "/spec/concurrencyPolicy".to_owned(), json!("Queue")),
+        ("CronJob", "/spec/startingDeadlineSeconds".to_owned(), json!(-1)),
+        ("CronJob", "/spec/jobTemplate".to_owned(), json!({})),
+        ("CronJob", "/spec/jobTemplate/spec/selector".to_owned(), json!({"matchLabels": {"a": "b"}})),
+        ("CronJob", "/spec/jobTemplate/spec/template/spec/restartPolicy".to_owned(), json!("Always")),
         ("Service", "/metadata/name".to_owned(), json!("1web")),
         ("Service", "/spec/ports".to_owned(), json!([])),
         ("Service", "/spec/ports".to_owned(), json!([{"port": 80}, {"port": 80}])),

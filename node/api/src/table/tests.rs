@@ -3,7 +3,7 @@ use quorate_proto::kinds::{Access, KINDS};
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, daemonset, deployment, job, pod, service, wall};
+use crate::testing::{World, cronjob, daemonset, deployment, job, pod, service, wall};
 
 fn object(value: Value) -> Object {
     Object::from_value(value).unwrap()
@@ -32,6 +32,7 @@ fn tables_read_as_in_kubectl() {
     agent["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "fast", "zone": "a"});
     world.apply(&agent).unwrap();
     world.apply(&job("once")).unwrap();
+    world.apply(&cronjob("nightly")).unwrap();
     let mut external = service("shop");
     external["spec"] = json!({"type": "ExternalName", "externalName": "shop.example.com"});
     world.apply(&external).unwrap();
@@ -85,6 +86,15 @@ fn a_jobs_status_completions_and_duration_read_as_in_kubectl() {
         job.merge(&patch);
         assert_eq!(row(&quorate_proto::kinds::JOBS, &job, wall()).cells[1..4], expected, "{patch}");
     }
+}
+
+#[test]
+fn a_cron_job_shows_its_runs_and_when_it_was_last_run() {
+    let mut cron = object(cronjob("nightly"));
+    cron.merge(&json!({"spec": {"timeZone": "Europe/Berlin", "suspend": true},
+        "status": {"active": [{"name": "a"}, {"name": "b"}], "lastScheduleTime": "2027-01-15T07:30:00Z"}}));
+    let cells = row(&quorate_proto::kinds::CRONJOBS, &cron, wall()).cells;
+    assert_eq!(cells[1..6], ["30 2 * * *", "Europe/Berlin", "True", "2", "30m"]);
 }
 
 fn pod_with(status: &Value, more: &Value) -> Vec<String> {

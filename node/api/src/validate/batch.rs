@@ -2,9 +2,10 @@
 //! Source: kubernetes `pkg/apis/batch/validation/validation.go`, as far as fields are honoured.
 
 use quorate_proto::{
+    cron::{Schedule, ScheduleError},
     job::{CONTROLLER_UID, JOB_NAME, OLD_LABELS},
     k8s::api::{
-        batch::v1::{Job, JobSpec},
+        batch::v1::{CronJob, Job, JobSpec},
         core::v1::PodTemplateSpec,
     },
     object::Object,
@@ -18,6 +19,9 @@ const MAX_PODS: i32 = 100_000;
 
 /// How long the name of a job may be: it becomes a label of its pods.
 const MAX_JOB_NAME: usize = 63;
+
+/// How long the name of a cron job may be: its jobs add the minute they are for.
+const MAX_CRONJOB_NAME: usize = 52;
 
 pub(super) fn job(job: &Job, problems: &mut Vec<Problem>) {
     let Some(spec) = &job.spec else {
@@ -36,6 +40,51 @@ pub(super) fn job(job: &Job, problems: &mut Vec<Problem>) {
         }
     }
     self::spec("spec", spec, problems);
+}
+
+pub(super) fn cronjob(cron: &CronJob, problems: &mut Vec<Problem>) {
+    let Some(spec) = &cron.spec else {
+        problems.push(Problem::new("spec", "is missing: a cron job needs a schedule and the template of its jobs"));
+        return;
+    };
+    let name = cron.metadata.name.as_deref().unwrap_or_default();
+    if name.len() > MAX_CRONJOB_NAME {
+        let sentence = format!(
+            "has {} characters, at most {MAX_CRONJOB_NAME} are allowed: the names of its jobs add the minute they are for",
+            name.len()
+        );
+        problems.push(Problem::new("metadata.name", sentence));
+    }
+    match Schedule::parse(&spec.schedule, spec.time_zone.as_deref()) {
+        Ok(_) => {}
+        Err(ScheduleError::Zone) => {
+            let zone = cut(spec.time_zone.as_deref().unwrap_or_default());
+            let problem = Problem::new("spec.timeZone", format!("`{zone}` {}", ScheduleError::Zone));
+            problems.push(problem.hint("write a name such as `Europe/Berlin` or `Etc/UTC`"));
+        }
+        Err(error) => {
+            let problem = Problem::new("spec.schedule", cut(&error.to_string()));
+            problems.push(problem.hint("`30 2 * * 1-5` is half past two from Monday to Friday"));
+        }
+    }
+    let policies = ["Allow", "Forbid", "Replace"];
+    rules::one_of("spec.concurrencyPolicy", spec.concurrency_policy.as_deref(), &policies, problems);
+    for (field, value) in [
+        ("startingDeadlineSeconds", spec.starting_deadline_seconds),
+        ("successfulJobsHistoryLimit", spec.successful_jobs_history_limit.map(i64::from)),
+        ("failedJobsHistoryLimit", spec.failed_jobs_history_limit.map(i64::from)),
+    ] {
+        rules::not_negative(&format!("spec.{field}"), value, problems);
+    }
+    match &spec.job_template.spec {
+        Some(job) => self::spec("spec.jobTemplate.spec", job, problems),
+        None => problems.push(Problem::new("spec.jobTemplate.spec", "is missing")),
+    }
+}
+
+/// What must not be in the template of jobs, because each job gets its own.
+pub(super) fn template_of_jobs(cron: &Object, problems: &mut Vec<Problem>) {
+    made_here(cron, "spec.jobTemplate.spec", problems);
 }
 
 /// What must not be in a job that is being made, because the cluster puts it there.
