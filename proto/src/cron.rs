@@ -182,6 +182,8 @@ fn number(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -246,6 +248,28 @@ mod tests {
         assert_eq!(spring, ["2027-03-28T01:00:00Z", "2027-03-29T00:30:00Z"], "half past two does not come on that day");
         let autumn = times("30 2 * * *", berlin, "2027-10-30T12:00:00Z", 2);
         assert_eq!(autumn, ["2027-10-31T00:30:00Z", "2027-11-01T01:30:00Z"], "half past two comes twice on that day");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What is due is found by looking ahead and by looking back, also where clocks change.
+        #[test]
+        fn looking_back_finds_what_looking_ahead_found(
+            schedule in prop::sample::select(vec!["30 2 * * *", "0 * * * *", "*/7 1-3 * * *", "15 3 * 3,10 0", "@monthly"]),
+            zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
+            moment in 1_800_000_000_i64..1_900_000_000,
+            near in prop::sample::select(vec![None, Some("2027-03-28T01:00:00Z"), Some("2027-10-31T00:00:00Z"), Some("2027-03-14T06:00:00Z")]),
+        ) {
+            let schedule = Schedule::parse(schedule, Some(zone)).unwrap();
+            let moment = near.map_or(moment, |near| at(near).as_second() + moment % 10_000 - 5_000);
+            let moment = Timestamp::from_second(moment).unwrap();
+            let due = schedule.after(moment).unwrap();
+            prop_assert!(due > moment);
+            prop_assert_eq!(schedule.until(due), Some(due));
+            let before = Timestamp::from_second(due.as_second() - 1).unwrap();
+            prop_assert!(schedule.until(before).unwrap() <= moment, "nothing is due in between");
+        }
     }
 
     #[test]

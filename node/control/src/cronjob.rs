@@ -37,6 +37,9 @@ mod wanted;
 /// More missed times than this are told of: something was wrong for long.
 const MANY: usize = 100;
 
+/// The most runs that one decision removes because another takes their place.
+const REPLACED: usize = 32;
+
 /// Makes what is due.
 pub(crate) fn run_schedules(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision {
     let mut decision = Decision::default();
@@ -64,7 +67,8 @@ fn step(
     let mut txn = history.beyond(wanted).into_iter().fold(Txn::new(), |txn, job| delete(txn, job, moment.wall));
     if let Some(due) = due(cron, wanted, moment, decision) {
         match run(snapshot, moment, cron, wanted, &mut history, due, &txn) {
-            Ok(next) => {
+            Ok(None) => txn = make_room(txn, &mut history, moment),
+            Ok(Some(next)) => {
                 txn = next;
                 changed.set(&["status", "lastScheduleTime"], rfc3339(due));
             }
@@ -114,7 +118,7 @@ fn missed_many(cron: &Object, schedule: &Schedule, due: Timestamp) -> bool {
     missed.nth(MANY).is_some_and(|time| time <= due)
 }
 
-/// Makes the job of a time.
+/// Makes the job of a time; `None` if more runs than one transaction should remove must go first.
 ///
 /// # Errors
 /// In words, if it cannot be made now.
@@ -126,7 +130,7 @@ fn run(
     history: &mut History<'_>,
     due: Timestamp,
     txn: &Txn,
-) -> Result<Txn, String> {
+) -> Result<Option<Txn>, String> {
     let when = wanted.schedule.written(due);
     if !may_create_beside(snapshot.objects, &cron.object) {
         return Err(format!("its run of {when} is not made: its namespace ends"));
@@ -135,7 +139,7 @@ fn run(
     let key = JOBS.key(cron.object.namespace(), &name).map_err(|error| format!("its run of {when}: {error}"))?;
     let mut txn = txn.clone();
     match snapshot.objects.get(&key) {
-        Some(found) if found.object.is_controlled_by(&cron.object) => return Ok(txn),
+        Some(found) if found.object.is_controlled_by(&cron.object) => return Ok(Some(txn)),
         Some(_) => return Err(format!("its run of {when} is not made: there is a job `{name}` that is not its own")),
         None => {}
     }
@@ -143,7 +147,10 @@ fn run(
         return Err(format!("its run of {when} waits for `{}` to end", running.object.name()));
     }
     if wanted.policy == Policy::Replace {
-        txn = history.at_work.drain(..).fold(txn, |txn, job| delete(txn, job, moment.wall));
+        if history.at_work.len() > REPLACED {
+            return Ok(None);
+        }
+        txn = make_room(txn, history, moment);
     }
     let job = new_job(&cron.object, &name, &when, moment).ok_or("its job cannot be made of its template")?;
     txn = txn.create(key, job.to_document());
@@ -151,7 +158,13 @@ fn run(
         txn = event::many_missed(txn, &cron.object, moment);
     }
     history.made = Some(job);
-    Ok(txn)
+    Ok(Some(txn))
+}
+
+/// Removes the runs that another is to take the place of, as many as one transaction should.
+fn make_room(txn: Txn, history: &mut History<'_>, moment: &Moment<'_>) -> Txn {
+    let replaced = history.at_work.len().min(REPLACED);
+    history.at_work.drain(..replaced).fold(txn, |txn, job| delete(txn, job, moment.wall))
 }
 
 fn new_job(cron: &Object, name: &str, when: &str, moment: &Moment<'_>) -> Option<Object> {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use quorate_proto::{
     kinds::{DAEMONSETS, NODES, PODS},
     snapshot::Stored,
-    txn::Txn,
+    txn::{MAX_OPERATIONS, Txn},
 };
 
 use self::wanted::Wanted;
@@ -36,6 +36,9 @@ mod wanted;
 /// The most nodes on which one decision makes or ends pods of one set: a mistake shows before it is large, and the transaction stays
 /// small.
 const STEP: usize = 25;
+
+/// The most operations before another node is dealt with: what is done on one, and the set itself, still fit.
+const ROOM: usize = MAX_OPERATIONS - 8;
 
 /// What is done on one node.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,6 +93,9 @@ fn keep(
     let mut txn = strays.into_iter().take(STEP).fold(Txn::new(), |txn, pod| end(txn, pod, moment.wall));
     let mut full = false;
     for site in sites.iter_mut().filter(|site| acts.contains_key(site.node)).take(STEP) {
+        if txn.operations() > ROOM {
+            break;
+        }
         let act = acts.get(site.node).copied().unwrap_or_default();
         if let Some(failures) = act.make {
             let made = new_pod::of(&set.object, wanted, site.node, failures, moment);

@@ -4,15 +4,16 @@
 //! (it is deleted, its node is deleted, its namespace ends), it is counted once. Kubernetes writes pods and job one after the other
 //! and so keeps a list of what is counted by half; here both are written together, and there is nothing to keep.
 //!
-//! Invariant: every transaction that writes a pod of a job compares and writes the job: two decisions on one snapshot make and count pods
-//! once.
+//! Invariant: until a job is done, every transaction that writes a pod of it compares and writes the job: two decisions on one snapshot
+//! make and count pods once.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use quorate_proto::{
     kinds::{JOBS, PODS},
     snapshot::Stored,
     txn::Txn,
+    world::{Timestamp, rfc3339},
 };
 
 use self::{
@@ -25,7 +26,7 @@ use crate::{
     decision::{Decision, Moment, Snapshot},
     edit::{delete, update},
     ownership::{by_controller, controller_uid, may_create_beside},
-    pod::{is_ready, is_terminating, node_name},
+    pod::{has_ended, is_ready, is_terminating, node_name},
     template,
 };
 
@@ -64,9 +65,9 @@ pub(crate) fn run_jobs(snapshot: &Snapshot<'_>, moment: &Moment<'_>) -> Decision
 }
 
 /// Deletes a job that is done and was kept for as long as it asked to be.
-fn forget(job: &Stored, finished: quorate_proto::world::Timestamp, moment: &Moment<'_>, decision: &mut Decision) {
+fn forget(job: &Stored, finished: Timestamp, moment: &Moment<'_>, decision: &mut Decision) {
     let Some(kept) = Wanted::of(&job.object).kept else { return };
-    let lasted = std::time::Duration::try_from(moment.wall.duration_since(finished)).unwrap_or_default();
+    let lasted = Duration::try_from(moment.wall.duration_since(finished)).unwrap_or_default();
     match kept.checked_sub(lasted).filter(|left| !left.is_zero()) {
         Some(left) => decision.wake_at(moment.now + left),
         None => decision.propose(delete(Txn::new(), job, moment.wall)),
@@ -183,7 +184,7 @@ fn pending(wanted: &Wanted, tally: &Tally, active: &[&Stored], owned: &[&Stored]
     let mut taken = tally.completed.clone();
     active.iter().filter_map(|pod| index(&pod.object)).for_each(|index| taken.insert(index));
     if wanted.replaces_ended_only {
-        let ending = owned.iter().filter(|pod| is_terminating(&pod.object) && !crate::pod::has_ended(&pod.object));
+        let ending = owned.iter().filter(|pod| is_terminating(&pod.object) && !has_ended(&pod.object));
         ending.filter_map(|pod| index(&pod.object)).for_each(|index| taken.insert(index));
     }
     taken
@@ -199,7 +200,7 @@ fn may_make(
 ) -> bool {
     let (failures, wait) = backoff::wait(owned, moment.wall);
     if !wait.is_zero() {
-        let at = quorate_proto::world::rfc3339(moment.wall.checked_add(wait).unwrap_or(moment.wall));
+        let at = rfc3339(moment.wall.checked_add(wait).unwrap_or(moment.wall));
         decision.wake_at(moment.now + wait);
         let pods = if failures == 1 { "pod" } else { "pods" };
         decision.explain(&job.key, format!("{failures} {pods} failed one after the other: the next is made at {at}"));

@@ -90,11 +90,10 @@ pub(super) fn template_of_jobs(cron: &Object, problems: &mut Vec<Problem>) {
 /// What must not be in a job that is being made, because the cluster puts it there.
 pub(super) fn new_job(job: &Object, problems: &mut Vec<Problem>) {
     made_here(job, "spec", problems);
-    let name = job.at(&["spec", "template", "metadata", "labels"]);
+    let labels = job.strings(&["spec", "template", "metadata", "labels"]);
     let [old_name, _] = OLD_LABELS;
     for label in [JOB_NAME, old_name] {
-        let given = name.and_then(|labels| labels.get(label)).and_then(serde_json::Value::as_str);
-        if given.is_some_and(|given| given != job.name()) {
+        if labels.get(label).is_some_and(|given| *given != job.name()) {
             let problem =
                 Problem::new("spec.template.metadata.labels", format!("has `{label}`, and not the job's name"));
             problems.push(problem.hint("leave it out"));

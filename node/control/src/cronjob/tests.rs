@@ -154,6 +154,27 @@ fn runs_are_made_beside_each_other_after_each_other_or_in_each_others_place() {
 }
 
 #[test]
+fn however_many_runs_are_replaced_none_is_left_beside_the_new_one() {
+    let mut cluster = Cluster::of_nodes(1);
+    let key = cluster.apply(cronjob("work", "* * * * *", &json!({})));
+    for _ in 0..70 {
+        sleep(&mut cluster, 60);
+        let decision = cluster.decide_by(run_schedules);
+        cluster.carry_out(&decision);
+    }
+    assert_eq!(runs(&cluster).len(), 70);
+    cluster.patch(&key, &json!({"spec": {"concurrencyPolicy": "Replace"}}));
+    sleep(&mut cluster, 60);
+    let mut counts = Vec::new();
+    while counts.last() != Some(&1) {
+        let decision = cluster.decide_by(run_schedules);
+        cluster.carry_out(&decision);
+        counts.push(runs(&cluster).len());
+    }
+    assert_eq!(counts, [38, 6, 1]);
+}
+
+#[test]
 fn only_so_many_jobs_that_are_done_are_kept() {
     let mut cluster = Cluster::of_nodes(1);
     cluster.apply(cronjob(

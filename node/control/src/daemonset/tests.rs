@@ -1,5 +1,7 @@
 //! What a user of daemon sets notices.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use quorate_proto::{key::Key, object::Object};
 use serde_json::{Value, json};
@@ -267,7 +269,7 @@ fn a_new_pod_is_available_only_after_it_was_ready_for_long_enough_and_the_update
     update_image(&mut cluster, &key, "web:2");
     let decision = cluster.run();
     assert_eq!(images(&cluster), ["n1 web:2", "n2 web:1"]);
-    assert!(decision.wake_at.is_some_and(|wake| wake <= cluster.now + std::time::Duration::from_secs(10)));
+    assert!(decision.wake_at.is_some_and(|wake| wake <= cluster.now + Duration::from_secs(10)));
     cluster.pass(9);
     assert_eq!(images(&cluster), ["n1 web:2", "n2 web:1"]);
     cluster.pass(1);
@@ -315,6 +317,29 @@ fn many_nodes_are_served_a_few_at_a_time() {
     assert_eq!(counts, [25, 50, 60]);
     cluster.run();
     assert_eq!(status(&cluster, &key), [60, 60, 60, 60, 60, 0, 0]);
+}
+
+#[test]
+fn however_many_pods_must_go_their_transactions_stay_within_the_limit() {
+    let mut cluster = Cluster::of_nodes(60);
+    let key = cluster.apply(daemonset("web", "web:1"));
+    cluster.run();
+    for pod in cluster.active("web").iter().map(|pod| pod.key.clone()).collect::<Vec<_>>() {
+        cluster.patch(&pod, &json!({"status": {"phase": "Failed"}}));
+    }
+    for number in 1..=60 {
+        for name in [format!("stray-{number}"), format!("failed-{number}")] {
+            let mut lonely = pod(&name);
+            lonely["metadata"]["labels"] = json!({"app": "web"});
+            lonely["spec"]["nodeName"] = format!("n{number}").into();
+            cluster.apply(lonely);
+        }
+    }
+    update_image(&mut cluster, &key, "web:2");
+    cluster.settle();
+    cluster.pass(3);
+    assert_eq!(status(&cluster, &key), [60, 60, 60, 60, 60, 0, 0]);
+    assert_eq!(cluster.show().len(), 60);
 }
 
 #[test]
@@ -424,7 +449,7 @@ fn happen(cluster: &mut Cluster, set: &Key, what: &Happens) {
             }
         }
         Happens::Remove(number) => cluster.remove(&of(&format!("n{number}"))),
-        Happens::Seconds(seconds) => cluster.now = cluster.now + std::time::Duration::from_secs(*seconds),
+        Happens::Seconds(seconds) => cluster.now = cluster.now + Duration::from_secs(*seconds),
         Happens::Agents => {
             cluster.agents_act();
         }
@@ -463,7 +488,7 @@ proptest! {
         for node in &nodes {
             cluster.patch(node, &json!({"spec": {"taints": null}}));
         }
-        cluster.now = cluster.now + std::time::Duration::from_secs(900);
+        cluster.now = cluster.now + Duration::from_secs(900);
         cluster.pass(3);
         prop_assert_eq!(cluster.active("web").len(), nodes.len());
         prop_assert_eq!(shown(&cluster).len(), nodes.len(), "{:?}", shown(&cluster));

@@ -1,7 +1,7 @@
 //! How long a job waits before it replaces pods that failed: 10 seconds after the first, doubling up to six minutes.
 //!
 //! Invariant: the wait depends on the pods that are stored alone, so that a new leader waits as long as the last one would have. A pod
-//! that succeeds ends the wait; one that is gone no longer counts, because nothing of it failed by itself.
+//! that succeeds ends the wait; one that was asked to end does not count, because it did not fail by itself.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use quorate_proto::{snapshot::Stored, world::Timestamp};
 
 use crate::{
     edit::time,
-    pod::{ended_at, is_finished},
+    pod::{ended_at, is_finished, is_terminating},
 };
 
 const FIRST: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(6 * 60);
 
 /// How many pods failed since one last succeeded, and how long to wait before the next is made.
 pub(super) fn wait(pods: &[&Stored], wall: Timestamp) -> (u32, Duration) {
-    let finished = pods.iter().filter(|pod| is_finished(&pod.object)).map(|pod| {
+    let finished = pods.iter().filter(|pod| is_finished(&pod.object) && !is_terminating(&pod.object)).map(|pod| {
         let ended = ended_at(&pod.object).or_else(|| time(&pod.object, &["metadata", "creationTimestamp"]));
         (ended.unwrap_or(wall), pod.object.text(&["status", "phase"]) == Some("Succeeded"))
     });

@@ -35,7 +35,7 @@ fn completed(cluster: &Cluster, key: &Key) -> String {
 fn finish(cluster: &mut Cluster, completion: Option<u32>, phase: &str) {
     let pods = cluster.active("work");
     let pod = pods.iter().find(|pod| completion.is_none() || index(&pod.object) == completion).unwrap();
-    let (pod, at) = (pod.key.clone(), quorate_proto::world::rfc3339(cluster.moment().wall));
+    let (pod, at) = (pod.key.clone(), rfc3339(cluster.moment().wall));
     let code = i32::from(phase == "Failed");
     let ended = json!([{"name": "main", "state": {"terminated": {"exitCode": code, "finishedAt": at}}}]);
     let unready = json!([{"type": "Ready", "status": "False"}]);
@@ -137,7 +137,7 @@ fn a_job_that_waits_to_try_again_says_until_when_and_a_success_ends_the_waiting(
     let decision = cluster.run();
     let why = "1 pod failed one after the other: the next is made at 2027-01-15T08:16:50Z";
     assert_eq!(decision.reasons[&key], why);
-    assert_eq!(decision.wake_at, Some(cluster.now + std::time::Duration::from_secs(6)), "no later than then");
+    assert_eq!(decision.wake_at, Some(cluster.now + Duration::from_secs(6)), "no later than then");
     cluster.pass(10);
     finish(&mut cluster, None, "Succeeded");
     assert_eq!(status(&cluster, &key), "1 1 1 1", "the next is made at once");
@@ -163,7 +163,7 @@ fn a_job_that_takes_too_long_fails_at_its_deadline() {
     let mut cluster = Cluster::of_nodes(1);
     let key = cluster.apply(job("work", &json!({"activeDeadlineSeconds": 60})));
     let decision = cluster.run();
-    assert!(decision.wake_at.is_some_and(|wake| wake <= cluster.now + std::time::Duration::from_secs(60)));
+    assert!(decision.wake_at.is_some_and(|wake| wake <= cluster.now + Duration::from_secs(60)));
     cluster.pass(59);
     assert_eq!(status(&cluster, &key), "1 1 0 0");
     cluster.pass(1);
@@ -420,7 +420,7 @@ fn happen(cluster: &mut Cluster, key: &Key, what: &Happens, truth: &mut Truth) {
         Happens::Suspend(suspend) => cluster.patch(key, &json!({"spec": {"suspend": suspend}})),
         Happens::Cut(node) => cluster.cut.push(format!("n{node}")),
         Happens::Heal => cluster.cut.clear(),
-        Happens::Seconds(seconds) => cluster.now = cluster.now + std::time::Duration::from_secs(*seconds),
+        Happens::Seconds(seconds) => cluster.now = cluster.now + Duration::from_secs(*seconds),
         Happens::Agents => {
             cluster.agents_act();
         }
@@ -462,7 +462,7 @@ proptest! {
         cluster.cut.clear();
         cluster.patch(&key, &json!({"spec": {"suspend": false, "parallelism": 2}}));
         for _ in 0..20 {
-            cluster.now = cluster.now + std::time::Duration::from_secs(360);
+            cluster.now = cluster.now + Duration::from_secs(360);
             cluster.pass(2);
             happen(&mut cluster, &key, &Happens::Succeed(0), &mut truth);
         }
