@@ -3,12 +3,12 @@
 //! Invariant: every target names a kind of the registry that users may see.
 
 use quorate_proto::{
-    kinds::{Access, DEPLOYMENTS, KINDS, Kind, PODS, REPLICASETS, SERVICES},
+    kinds::{Access, CRONJOBS, DAEMONSETS, DEPLOYMENTS, JOBS, KINDS, Kind, PODS, REPLICASETS, SERVICES},
     refusal::{Reason, Refusal},
 };
 
 /// What `all` means, in the order in which it is shown, as with `kubectl`.
-const ALL: [&Kind; 4] = [&PODS, &SERVICES, &DEPLOYMENTS, &REPLICASETS];
+const ALL: [&Kind; 7] = [&PODS, &SERVICES, &DAEMONSETS, &DEPLOYMENTS, &REPLICASETS, &CRONJOBS, &JOBS];
 
 /// All objects of a kind, or one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ mod tests {
             ("pod a b", "pods:a pods:b"),
             ("pod/a svc/b", "pods:a services:b"),
             ("deployments.apps web", "deployments:web"),
-            ("all", "pods:* services:* deployments:* replicasets:*"),
+            ("all", "pods:* services:* daemonsets:* deployments:* replicasets:* cronjobs:* jobs:*"),
         ] {
             assert_eq!(read(line).unwrap().join(" "), meant, "{line}");
         }

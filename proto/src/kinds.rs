@@ -6,13 +6,15 @@
 //! Invariant: no other place lists kinds; names, plurals and short names are unique.
 
 mod apps;
+mod batch;
 mod core;
 mod quorate;
 
 use crate::key::{Key, KeyError};
 
 pub use self::{
-    apps::{DEPLOYMENTS, REPLICASETS},
+    apps::{DAEMONSETS, DEPLOYMENTS, REPLICASETS},
+    batch::{CRONJOBS, JOBS},
     core::{CONFIGMAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICES},
     quorate::{ADDRESSES, CLUSTERS, JOINTOKENS},
 };
@@ -27,6 +29,9 @@ pub const KINDS: &[&Kind] = &[
     &PODS,
     &REPLICASETS,
     &DEPLOYMENTS,
+    &DAEMONSETS,
+    &JOBS,
+    &CRONJOBS,
     &EVENTS,
     &CLUSTERS,
     &JOINTOKENS,

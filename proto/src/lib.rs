@@ -5,9 +5,11 @@
 //! Invariant: no IO, no async, no clock, no randomness; whatever depends on the time or on chance gets it passed in.
 
 pub mod branch;
+pub mod cron;
 pub mod endpoints;
 pub mod hello;
 pub mod ids;
+pub mod job;
 pub mod key;
 pub mod kinds;
 pub mod lease;

@@ -25,13 +25,13 @@ not edit. Whoever applies a manifest is told the same, with file and line, befor
 | server | is written by the cluster; what a user writes there is accepted and dropped |
 
 Empty values (`null`, `\"\"`, `[]`, `{}`) always pass. A field that is not listed is not a field, and refused. Below a field that is
-not honoured nothing more is listed. The template of a replica set or deployment has the fields of a pod, an init container those of
-a container.
+not honoured nothing more is listed. The template of a replica set, deployment, daemon set or job has the fields of a pod, that
+of a cron job those of a job, an init container those of a container.
 ";
 
 /// What has the fields of something else is listed once.
 fn is_listed(field: &Field) -> bool {
-    !field.path.starts_with("spec.template.") && !field.path.starts_with("spec.initContainers[].")
+    ["spec.template.", "spec.jobTemplate.", "spec.initContainers[]."].iter().all(|path| !field.path.starts_with(path))
 }
 
 fn told(field: &Field) -> String {

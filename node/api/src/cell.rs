@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::age;
 
+mod batch;
+
 const NONE: &str = "<none>";
 
 /// The text of a computed cell; `None` if there is no function of this name.
@@ -23,8 +25,12 @@ pub(crate) fn computed(name: &str, object: &Object, now: Timestamp) -> Option<St
             let number = |path: &[&str], missing| object.at(path).and_then(Value::as_i64).unwrap_or(missing);
             format!("{}/{}", number(&["status", "readyReplicas"], 0), number(&["spec", "replicas"], 1))
         }
-        "template_containers" => template(object, "name"),
-        "template_images" => template(object, "image"),
+        "template_containers" => template(object, &["spec", "template"], "name"),
+        "template_images" => template(object, &["spec", "template"], "image"),
+        "template_node_selector" => {
+            let labels = object.strings(&["spec", "template", "spec", "nodeSelector"]);
+            or_none(Selector::of_labels(labels).to_string())
+        }
         "label_selector" => label_selector(object),
         "node_status" => node_status(object),
         "node_roles" => node_roles(object),
@@ -44,6 +50,14 @@ pub(crate) fn computed(name: &str, object: &Object, now: Timestamp) -> Option<St
         "pod_ready" => pod_ready(object),
         "pod_status" => pod_status(object),
         "pod_restarts" => pod_restarts(object, now),
+        "job_status" => batch::job_status(object).to_owned(),
+        "job_completions" => batch::job_completions(object),
+        "job_duration" => batch::job_duration(object, now),
+        "cronjob_suspend" => batch::cronjob_suspend(object).to_owned(),
+        "cronjob_active" => batch::cronjob_active(object).to_string(),
+        "cronjob_last_schedule" => batch::cronjob_last_schedule(object, now),
+        "cronjob_containers" => template(object, &["spec", "jobTemplate", "spec", "template"], "name"),
+        "cronjob_images" => template(object, &["spec", "jobTemplate", "spec", "template"], "image"),
         "event_last_seen" => {
             let times = ["lastTimestamp", "eventTime", "firstTimestamp"];
             let time = times.into_iter().find_map(|field| object.text(&[field]));
@@ -61,8 +75,9 @@ fn or_none(text: String) -> String {
     if text.is_empty() { NONE.to_owned() } else { text }
 }
 
-fn template(object: &Object, field: &str) -> String {
-    let containers = object.at(&["spec", "template", "spec", "containers"]).and_then(Value::as_array);
+fn template(object: &Object, path: &[&str], field: &str) -> String {
+    let path: Vec<&str> = path.iter().copied().chain(["spec", "containers"]).collect();
+    let containers = object.at(&path).and_then(Value::as_array);
     let texts = containers.into_iter().flatten().filter_map(|container| container.get(field)?.as_str());
     texts.collect::<Vec<_>>().join(",")
 }

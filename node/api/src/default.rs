@@ -1,14 +1,19 @@
 //! Fills in what a manifest leaves open, as Kubernetes does; a file per API group.
-//! Source: kubernetes `pkg/apis/core/v1/defaults.go` and `pkg/apis/apps/v1/defaults.go`.
+//! Source: kubernetes `pkg/apis/core/v1/defaults.go`, and likewise of the other groups.
 //!
 //! Invariant: what is given is never changed, and an object with its defaults is accepted as a manifest.
 
 mod apps;
+mod batch;
 mod core;
 mod pod;
 
 use data_encoding::BASE64;
-use quorate_proto::{kinds::Kind, object::Object};
+use quorate_proto::{
+    job,
+    kinds::{JOBS, Kind},
+    object::Object,
+};
 use serde_json::{Map, Value, json};
 
 /// Fills in the defaults of a whole object.
@@ -20,7 +25,17 @@ pub(crate) fn fill(kind: &Kind, object: &mut Object) {
         ("", "Namespace") => core::namespace(object),
         ("apps", "Deployment") => edit(object, "spec", apps::deployment),
         ("apps", "ReplicaSet") => edit(object, "spec", apps::replicaset),
+        ("apps", "DaemonSet") => edit(object, "spec", apps::daemonset),
+        ("batch", "Job") => edit(object, "spec", batch::job),
+        ("batch", "CronJob") => edit(object, "spec", batch::cronjob),
         _ => {}
+    }
+}
+
+/// Fills in what follows from an object's own name and uid, once it has them.
+pub(crate) fn identify(kind: &Kind, object: &mut Object) {
+    if kind == &JOBS {
+        job::identify(object);
     }
 }
 

@@ -195,11 +195,13 @@ fn created(incoming: Incoming, snapshot: &Snapshot, moment: &Moment<'_>) -> Resu
     default::fill(kind, &mut object);
     default::first_status(kind, &mut object);
     let mut txn = admit::create(kind, &subject, &object, snapshot)?;
-    let problems = validate::object(kind, &object);
+    let mut problems = validate::new_object(kind, &object);
+    problems.extend(validate::object(kind, &object));
     if !problems.is_empty() {
         return Err(subject.invalid(&problems));
     }
     metadata::create(&mut object, moment);
+    default::identify(kind, &mut object);
     txn = addresses::assign(&subject, kind, None, &mut object, snapshot, moment, txn)?;
     let key = kind
         .key(object.namespace(), object.name())

@@ -187,6 +187,27 @@ pub(crate) fn deployment(name: &str) -> Value {
     })
 }
 
+pub(crate) fn daemonset(name: &str) -> Value {
+    let mut set = deployment(name);
+    set["kind"] = json!("DaemonSet");
+    set["spec"].as_object_mut().unwrap().remove("replicas");
+    set
+}
+
+pub(crate) fn job(name: &str) -> Value {
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "work:1"}]}}},
+    })
+}
+
+pub(crate) fn cronjob(name: &str) -> Value {
+    json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name},
+        "spec": {"schedule": "30 2 * * *", "jobTemplate": {"spec": job(name)["spec"]}},
+    })
+}
+
 pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},

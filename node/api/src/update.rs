@@ -34,6 +34,7 @@ pub(crate) fn plan(
         keep_identity(&stored.object, &mut next);
     }
     default::fill(kind, &mut next);
+    default::identify(kind, &mut next);
     addresses::carry(kind, &stored.object, &mut next);
     // What was written before there was a default, or past this pipeline, is compared as if it had it.
     let mut known = stored.object.clone();

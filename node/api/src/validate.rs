@@ -5,6 +5,7 @@
 //! Invariant: all problems are named, not only the first; each names its field.
 
 mod apps;
+mod batch;
 mod container;
 mod core;
 mod names;
@@ -28,7 +29,22 @@ pub(crate) fn object(kind: &Kind, object: &Object) -> Vec<Problem> {
         ("", "Node") => typed(object, &mut problems, core::node),
         ("apps", "Deployment") => typed(object, &mut problems, apps::deployment),
         ("apps", "ReplicaSet") => typed(object, &mut problems, apps::replicaset),
+        ("apps", "DaemonSet") => typed(object, &mut problems, apps::daemonset),
+        ("batch", "Job") => typed(object, &mut problems, batch::job),
+        ("batch", "CronJob") => {
+            batch::template_of_jobs(object, &mut problems);
+            typed(object, &mut problems, batch::cronjob);
+        }
         _ => {}
+    }
+    problems
+}
+
+/// Validates what only matters while an object is made.
+pub(crate) fn new_object(kind: &Kind, object: &Object) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if (kind.group, kind.kind) == ("batch", "Job") {
+        batch::new_job(object, &mut problems);
     }
     problems
 }
@@ -45,7 +61,14 @@ pub(crate) fn change(kind: &Kind, stored: &Object, next: &Object) -> Vec<Problem
         ("", "Pod") => pod::change(stored, next, &mut problems),
         ("", "Service") => core::service_change(stored, next, &mut problems),
         ("", "Secret") => fixed(stored, next, &["type"], &mut problems),
-        ("apps", "Deployment" | "ReplicaSet") => fixed(stored, next, &["spec", "selector"], &mut problems),
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => {
+            fixed(stored, next, &["spec", "selector"], &mut problems);
+        }
+        ("batch", "Job") => {
+            for field in ["completions", "completionMode", "selector", "template"] {
+                fixed(stored, next, &["spec", field], &mut problems);
+            }
+        }
         _ => {}
     }
     problems

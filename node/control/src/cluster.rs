@@ -9,8 +9,9 @@ use std::{
 };
 
 use quorate_proto::{
+    job::identify,
     key::Key,
-    kinds::{DEPLOYMENTS, Kind, NODES, PODS},
+    kinds::{DEPLOYMENTS, JOBS, Kind, NODES, PODS},
     object::Object,
     snapshot::{self, Stored},
     txn::{MAX_OPERATIONS, Revision, Txn},
@@ -112,6 +113,9 @@ impl Cluster {
                 if object.uid().is_empty() {
                     object.set(&["metadata", "uid"], self.random.uid());
                 }
+                if *kind == JOBS {
+                    identify(&mut object);
+                }
                 object.set(&["metadata", "generation"], 1);
                 object.set(&["metadata", "creationTimestamp"], rfc3339(self.wall()));
             }
@@ -205,8 +209,7 @@ impl Cluster {
             }
             let broken = pod.object.annotation("test/broken").is_some();
             if is_terminating(&pod.object) {
-                self.remove(&pod.key);
-                acted = true;
+                acted |= self.say_gone(&pod);
             } else if !is_finished(&pod.object) && (!is_ready(&pod.object) || says_lost(&pod)) && !broken {
                 self.make_ready(&pod);
                 acted = true;
@@ -221,6 +224,20 @@ impl Cluster {
             }
         }
         acted
+    }
+
+    /// A pod whose agent has ended it goes, or waits for its finalizers alone.
+    fn say_gone(&mut self, pod: &Stored) -> bool {
+        if pod.object.finalizers().is_empty() {
+            self.remove(&pod.key);
+            return true;
+        }
+        let ended = json!({"metadata": {"deletionGracePeriodSeconds": 0}});
+        let said = pod.object.at(&["metadata", "deletionGracePeriodSeconds"]) == Some(&0.into());
+        if !said {
+            self.patch(&pod.key, &ended);
+        }
+        !said
     }
 
     fn make_ready(&mut self, pod: &Stored) {
@@ -316,6 +333,41 @@ pub(crate) fn replicaset(name: &str, replicas: u64) -> Value {
         "metadata": {"name": name},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template("web:1")},
     })
+}
+
+pub(crate) fn daemonset(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template(image)},
+    })
+}
+
+pub(crate) fn job(name: &str, spec: &Value) -> Value {
+    let mut job = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "work:1"}]}}},
+    });
+    if let (Value::Object(job), Value::Object(spec)) = (&mut job["spec"], spec.clone()) {
+        job.extend(spec);
+    }
+    job
+}
+
+pub(crate) fn cronjob(name: &str, schedule: &str, spec: &Value) -> Value {
+    let mut cron = json!({
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": name},
+        "spec": {"schedule": schedule, "jobTemplate": {"spec": job(name, &json!({}))["spec"]}},
+    });
+    if let (Value::Object(cron), Value::Object(spec)) = (&mut cron["spec"], spec.clone()) {
+        cron.extend(spec);
+    }
+    cron
 }
 
 pub(crate) fn deployment(name: &str, replicas: u64, image: &str) -> Value {

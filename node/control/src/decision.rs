@@ -14,7 +14,9 @@ use quorate_proto::{
     world::{Instant, Random, Timestamp},
 };
 
-use crate::{collect, deployment, evict, expire, namespace, node_lifecycle, replicaset, schedule};
+use crate::{
+    collect, cronjob, daemonset, deployment, evict, expire, job, namespace, node_lifecycle, replicaset, schedule,
+};
 
 /// What is known when deciding: the agreed objects, and what this leader heard itself.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +91,7 @@ impl Decision {
 pub type Controller = fn(&Snapshot<'_>, &Moment<'_>) -> Decision;
 
 /// All controllers. Where two want to write the same object, the earlier one does, and the later one decides anew on the outcome: what
-/// ends objects goes before what makes them.
+/// ends objects goes before what makes them, and who owns before what is owned.
 pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("namespace", namespace::end_namespaces),
     ("collect", collect::collect),
@@ -97,6 +99,9 @@ pub const CONTROLLERS: &[(&str, Controller)] = &[
     ("evict", evict::evict),
     ("deployment", deployment::roll_out),
     ("replicaset", replicaset::keep_replicas),
+    ("daemonset", daemonset::keep_daemons),
+    ("cronjob", cronjob::run_schedules),
+    ("job", job::run_jobs),
     ("schedule", schedule::schedule),
     ("expire", expire::expire),
 ];

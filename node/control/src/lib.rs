@@ -7,12 +7,17 @@
 //! Invariant: no IO, no async, no clock. Every transaction compares what it was decided on, so that a decision made twice, or by two
 //! leaders, is carried out once; and a decision on the outcome of its own transactions is empty in the end.
 
+mod affinity;
+mod claim;
 mod collect;
+mod cronjob;
+mod daemonset;
 mod decision;
 mod deployment;
 mod edit;
 mod evict;
 mod expire;
+mod job;
 mod lost;
 mod namespace;
 mod node_lifecycle;
@@ -22,6 +27,7 @@ mod replicaset;
 mod schedule;
 mod silence;
 mod taint;
+mod template;
 
 #[cfg(test)]
 mod cluster;

@@ -11,9 +11,9 @@ use quorate_proto::{
     txn::Txn,
     world::{Timestamp, rfc3339},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::edit::{delete, number, of_condition, update};
+use crate::edit::{delete, items, number, of_condition, update};
 
 /// How long a pod may take to end, in seconds, if it does not say.
 const GRACE: i64 = 30;
@@ -31,6 +31,22 @@ pub(crate) fn is_terminating(pod: &Object) -> bool {
 /// Whether all of a pod's containers have ended for good.
 pub(crate) fn is_finished(pod: &Object) -> bool {
     matches!(pod.text(&["status", "phase"]), Some("Succeeded" | "Failed"))
+}
+
+/// Whether nothing of a pod runs any more: its containers have ended for good, or its agent has said so, or it never had one.
+pub(crate) fn has_ended(pod: &Object) -> bool {
+    is_finished(pod)
+        || is_terminating(pod)
+            && (node_name(pod).is_none() || number(pod, &["metadata", "deletionGracePeriodSeconds"]) == Some(0))
+}
+
+/// When the last of a pod's containers ended; for want of that, when it was last known to be ready or not.
+pub(crate) fn ended_at(pod: &Object) -> Option<Timestamp> {
+    let ends = items(pod, &["status", "containerStatuses"]).iter().filter_map(|container| {
+        let finished = container.pointer("/state/terminated/finishedAt").and_then(Value::as_str)?;
+        finished.parse::<Timestamp>().ok()
+    });
+    ends.max().or_else(|| of_condition(pod, "Ready", "lastTransitionTime")?.parse().ok())
 }
 
 /// Whether a pod counts as a replica.
@@ -66,12 +82,12 @@ pub(crate) fn end(txn: Txn, pod: &Stored, wall: Timestamp) -> Txn {
     update(txn, pod, &leaving)
 }
 
-/// Asks a pod that is on a node to end. Nothing if it was asked already.
+/// Asks a pod that is on a node to end. Nothing if it was asked already. A grace of nothing would say that its containers are gone.
 pub(crate) fn ask_to_end(pod: &mut Object, wall: Timestamp) {
     if is_terminating(pod) {
         return;
     }
-    let grace = number(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE).max(0);
+    let grace = number(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE).max(1);
     let gone = wall.checked_add(Duration::from_secs(grace.unsigned_abs())).unwrap_or(wall);
     pod.merge(&json!({"metadata": {"deletionTimestamp": rfc3339(gone), "deletionGracePeriodSeconds": grace}}));
 }

@@ -17,6 +17,14 @@ pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// The node is cordoned.
 pub(crate) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// The node is short of room on disk.
+pub(crate) const DISK_PRESSURE: &str = "node.kubernetes.io/disk-pressure";
+/// The node is short of memory.
+pub(crate) const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
+/// The node is short of process ids.
+pub(crate) const PID_PRESSURE: &str = "node.kubernetes.io/pid-pressure";
+/// The node has no network for pods.
+pub(crate) const NETWORK_UNAVAILABLE: &str = "node.kubernetes.io/network-unavailable";
 
 /// No new pods.
 pub(crate) const NO_SCHEDULE: &str = "NoSchedule";

@@ -45,3 +45,28 @@ pub const REPLICASETS: Kind = Kind {
         wide("SELECTOR", Cell::Computed("label_selector")),
     ],
 };
+
+/// Daemon sets.
+pub const DAEMONSETS: Kind = Kind {
+    group: "apps",
+    version: "v1",
+    kind: "DaemonSet",
+    plural: "daemonsets",
+    singular: "daemonset",
+    short: &["ds"],
+    namespaced: true,
+    access: Access::Full,
+    columns: &[
+        NAME,
+        path("DESIRED", &["status", "desiredNumberScheduled"], "0"),
+        path("CURRENT", &["status", "currentNumberScheduled"], "0"),
+        path("READY", &["status", "numberReady"], "0"),
+        path("UP-TO-DATE", &["status", "updatedNumberScheduled"], "0"),
+        path("AVAILABLE", &["status", "numberAvailable"], "0"),
+        computed("NODE SELECTOR", "template_node_selector"),
+        AGE,
+        wide("CONTAINERS", Cell::Computed("template_containers")),
+        wide("IMAGES", Cell::Computed("template_images")),
+        wide("SELECTOR", Cell::Computed("label_selector")),
+    ],
+};

@@ -63,7 +63,10 @@ fn bad() -> Vec<(&'static str, String)> {
         ("a list without a kind", "- a\n- b\n".to_owned()),
         ("no apiVersion", "kind: Pod\nmetadata: { name: web }\n".to_owned()),
         ("no name", "apiVersion: v1\nkind: Pod\nmetadata:\n  generateName: web-\n".to_owned()),
-        ("a kind that is not served", "apiVersion: batch/v1\nkind: Job\nmetadata: { name: once }\n".to_owned()),
+        (
+            "a kind that is not served",
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: { name: shop }\n".to_owned(),
+        ),
         (
             "something a terminal would obey",
             "apiVersion: v1\nkind: \"\\e[31mPod\"\nmetadata: { name: web }\n".to_owned(),

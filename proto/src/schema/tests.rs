@@ -357,9 +357,9 @@ fn a_kind_that_is_not_served_is_refused_with_the_one_that_was_meant() {
         ]
     );
     assert_eq!(
-        kind("batch/v1", "Job"),
+        kind("networking.k8s.io/v1", "Ingress"),
         [
-            "kind `Job` of apiVersion `batch/v1` is not served here\n  hint: the kinds are Namespace, Node, ConfigMap, Secret, Service, Pod, ReplicaSet, Deployment, Event"
+            "kind `Ingress` of apiVersion `networking.k8s.io/v1` is not served here\n  hint: the kinds are Namespace, Node, ConfigMap, Secret, Service, Pod, ReplicaSet, Deployment, DaemonSet, Job, CronJob, Event"
         ]
     );
     assert_eq!(kind(&CLUSTERS.api_version(), CLUSTERS.kind).len(), 1);

@@ -28,6 +28,22 @@ pub(super) fn replicaset(spec: &mut Map<String, Value>) {
     template(spec);
 }
 
+/// Fills in the spec of a daemon set.
+pub(super) fn daemonset(spec: &mut Map<String, Value>) {
+    missing(spec, "revisionHistoryLimit", 10);
+    if let Value::Object(strategy) = entry(spec, "updateStrategy", || json!({})) {
+        missing(strategy, "type", "RollingUpdate");
+        if strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate") {
+            missing(strategy, "rollingUpdate", json!({}));
+            if let Some(rolling) = inner(strategy, "rollingUpdate") {
+                missing(rolling, "maxUnavailable", 1);
+                missing(rolling, "maxSurge", 0);
+            }
+        }
+    }
+    template(spec);
+}
+
 fn template(spec: &mut Map<String, Value>) {
     if let Some(template) = inner(spec, "template")
         && let Some(template) = inner(template, "spec")

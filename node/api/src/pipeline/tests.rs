@@ -7,7 +7,7 @@ use quorate_proto::{
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, config_map, deployment, document, node, pod, service};
+use crate::testing::{World, config_map, cronjob, daemonset, deployment, document, job, node, pod, service};
 
 fn changes(plans: &[Plan]) -> Vec<ChangeKind> {
     plans.iter().map(|plan| plan.change).collect()
@@ -32,9 +32,15 @@ fn applying_the_same_manifest_again_writes_nothing() {
     let mut world = World::new();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}});
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-    for manifest in
-        [deployment("web"), pod("p"), service("web"), config_map("c", &json!({"a": "1"})), secret, namespace]
-    {
+    for manifest in [
+        deployment("web"),
+        daemonset("agent"),
+        pod("p"),
+        service("web"),
+        config_map("c", &json!({"a": "1"})),
+        secret,
+        namespace,
+    ] {
         let first = world.apply(&manifest).unwrap();
         let revision = world.snapshot.revision();
         let again = world.apply(&manifest).unwrap();
@@ -101,6 +107,9 @@ fn a_shown_object_can_be_sent_back_as_it_is() {
     node_port["spec"]["type"] = json!("NodePort");
     for (kind, name, manifest) in [
         ("deploy", "web", deployment("web")),
+        ("ds", "agent", daemonset("agent")),
+        ("job", "once", job("once")),
+        ("cj", "nightly", cronjob("nightly")),
         ("pod", "p", pod("p")),
         ("svc", "web", service("web")),
         ("svc", "np", node_port),
@@ -300,6 +309,22 @@ fn a_node_is_cordoned_by_a_patch_and_stays_who_it_is() {
 }
 
 #[test]
+fn a_job_selects_its_pods_by_its_uid_and_can_still_be_paused_and_given_more_time() {
+    let mut world = World::new();
+    let stored = world.apply(&job("once")).unwrap().object;
+    let uid = stored.uid().to_owned();
+    assert_eq!(stored.text(&["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"]), Some(&*uid));
+    assert_eq!(stored.text(&["spec", "template", "metadata", "labels", "job-name"]), Some("once"));
+    assert_eq!(stored.at(&["spec", "completions"]), Some(&json!(1)));
+    let changes = json!({"spec": {"suspend": true, "parallelism": 4, "backoffLimit": 9, "activeDeadlineSeconds": 60}});
+    assert_eq!(world.patch("job", "once", &changes).unwrap().change, ChangeKind::Configured);
+    let queue = json!({"spec": {"parallelism": 2}});
+    let mut manifest = job("queue");
+    manifest["spec"]["parallelism"] = queue["spec"]["parallelism"].clone();
+    assert_eq!(world.apply(&manifest).unwrap().object.at(&["spec", "completions"]), None, "a queue of work");
+}
+
+#[test]
 fn a_secret_keeps_its_texts_as_data() {
     let mut world = World::new();
     let mut manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"user": "anna", "pass": "x"}});
@@ -316,6 +341,9 @@ fn refused(kind: &str, path: &str, value: Value) -> String {
     let mut world = World::new();
     let mut manifest = match kind {
         "Deployment" => deployment("web"),
+        "DaemonSet" => daemonset("web"),
+        "Job" => job("web"),
+        "CronJob" => cronjob("web"),
         "Pod" => pod("web"),
         "Service" => service("web"),
         "ConfigMap" => config_map("web", &json!({"a": "1"})),
@@ -366,6 +394,33 @@ fn refusals_say_what_because_and_what_next() {
         ("Deployment", "/spec/strategy".to_owned(), json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}})),
         ("Deployment", "/spec/strategy".to_owned(), json!({"rollingUpdate": {"maxUnavailable": "200%"}})),
         ("Deployment", "/spec/template/spec/restartPolicy".to_owned(), json!("Never")),
+        ("DaemonSet", "/spec/replicas".to_owned(), json!(3)),
+        ("DaemonSet", "/spec/template/spec/restartPolicy".to_owned(), json!("OnFailure")),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"type": "Recreate"})),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"rollingUpdate": {"maxUnavailable": 0}})),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"rollingUpdate": {"maxSurge": 1}})),
+        ("DaemonSet", "/spec/updateStrategy".to_owned(), json!({"type": "OnDelete", "rollingUpdate": {}})),
+        ("Job", "/metadata/name".to_owned(), json!("x".repeat(64))),
+        ("Job", "/spec/template/spec/restartPolicy".to_owned(), json!("Always")),
+        ("Job", "/spec/parallelism".to_owned(), json!(100_001)),
+        ("Job", "/spec/backoffLimit".to_owned(), json!(-1)),
+        ("Job", "/spec/completionMode".to_owned(), json!("Numbered")),
+        ("Job", "/spec/selector".to_owned(), json!({"matchLabels": {"app": "web"}})),
+        ("Job", "/spec/manualSelector".to_owned(), json!(true)),
+        ("Job", "/spec/backoffLimitPerIndex".to_owned(), json!(1)),
+        ("Job", "/spec/podFailurePolicy".to_owned(), json!({"rules": [{"action": "Ignore"}]})),
+        ("Job", "/spec/template/metadata".to_owned(), json!({"labels": {"job-name": "other", "controller-uid": "u"}})),
+        ("Job", "/spec".to_owned(), json!({"completionMode": "Indexed", "parallelism": 2, "template": {}})),
+        ("CronJob", "/metadata/name".to_owned(), json!("x".repeat(53))),
+        ("CronJob", "/spec/schedule".to_owned(), json!("0 25 * * *")),
+        ("CronJob", "/spec/schedule".to_owned(), json!("0 0 L * *")),
+        ("CronJob", "/spec/schedule".to_owned(), json!("0 0 30 2 *")),
+        ("CronJob", "/spec/timeZone".to_owned(), json!("Europe/Atlantis")),
+        ("CronJob", "/spec/concurrencyPolicy".to_owned(), json!("Queue")),
+        ("CronJob", "/spec/startingDeadlineSeconds".to_owned(), json!(-1)),
+        ("CronJob", "/spec/jobTemplate".to_owned(), json!({})),
+        ("CronJob", "/spec/jobTemplate/spec/selector".to_owned(), json!({"matchLabels": {"a": "b"}})),
+        ("CronJob", "/spec/jobTemplate/spec/template/spec/restartPolicy".to_owned(), json!("Always")),
         ("Service", "/metadata/name".to_owned(), json!("1web")),
         ("Service", "/spec/ports".to_owned(), json!([])),
         ("Service", "/spec/ports".to_owned(), json!([{"port": 80}, {"port": 80}])),
@@ -391,6 +446,8 @@ fn refusals_say_what_because_and_what_next() {
 fn changes_that_cannot_be_made_say_why() {
     let mut world = World::new();
     world.apply(&deployment("web")).unwrap();
+    world.apply(&daemonset("agent")).unwrap();
+    world.apply(&job("once")).unwrap();
     world.apply(&service("web")).unwrap();
     world.apply(&pod("p")).unwrap();
     world.apply(&config_map("c", &json!({"a": "1"}))).unwrap();
@@ -399,6 +456,10 @@ fn changes_that_cannot_be_made_say_why() {
     other_revision["metadata"]["resourceVersion"] = json!("3");
     let texts = [
         world.patch("deploy", "web", &selector).unwrap_err(),
+        world.patch("ds", "agent", &selector).unwrap_err(),
+        world.scale("ds", "agent", 3).unwrap_err(),
+        world.patch("job", "once", &json!({"spec": {"completions": 3}})).unwrap_err(),
+        world.patch("job", "once", &json!({"spec": {"template": {"spec": {"hostname": "x"}}}})).unwrap_err(),
         world.patch("deploy", "web", &json!({"metadata": {"name": "other"}})).unwrap_err(),
         world.patch("deploy", "web", &json!({"spec": {"replica": 3}})).unwrap_err(),
         world.patch("deploy", "web", &json!([1])).unwrap_err(),

@@ -3,7 +3,7 @@ use quorate_proto::kinds::{Access, KINDS};
 use serde_json::json;
 
 use super::*;
-use crate::testing::{World, deployment, pod, service, wall};
+use crate::testing::{World, cronjob, daemonset, deployment, job, pod, service, wall};
 
 fn object(value: Value) -> Object {
     Object::from_value(value).unwrap()
@@ -28,6 +28,11 @@ fn tables_read_as_in_kubectl() {
     world.wall = Timestamp::from_second(wall().as_second() - 192).unwrap();
     world.apply(&deployment("web")).unwrap();
     world.apply(&pod("p")).unwrap();
+    let mut agent = daemonset("agent");
+    agent["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "fast", "zone": "a"});
+    world.apply(&agent).unwrap();
+    world.apply(&job("once")).unwrap();
+    world.apply(&cronjob("nightly")).unwrap();
     let mut external = service("shop");
     external["spec"] = json!({"type": "ExternalName", "externalName": "shop.example.com"});
     world.apply(&external).unwrap();
@@ -55,6 +60,41 @@ fn tables_read_as_in_kubectl() {
         text.push_str("\n\n");
     }
     assert_snapshot!(text);
+}
+
+#[test]
+fn a_jobs_status_completions_and_duration_read_as_in_kubectl() {
+    let yes = |condition: &str| json!({"type": condition, "status": "True"});
+    for (patch, expected) in [
+        (json!({}), ["Running", "0/1", ""]),
+        (
+            json!({"status": {"startTime": "2027-01-15T07:59:00Z", "succeeded": 2}, "spec": {"completions": 5}}),
+            ["Running", "2/5", "60s"],
+        ),
+        (json!({"spec": {"parallelism": 3}}), ["Running", "0/1 of 3", ""]),
+        (json!({"status": {"conditions": [yes("Suspended")]}}), ["Suspended", "0/1", ""]),
+        (json!({"status": {"conditions": [yes("FailureTarget")]}}), ["FailureTarget", "0/1", ""]),
+        (json!({"status": {"conditions": [yes("FailureTarget"), yes("Failed")]}}), ["Failed", "0/1", ""]),
+        (
+            json!({"status": {"conditions": [yes("SuccessCriteriaMet"), yes("Complete")], "succeeded": 1,
+                "startTime": "2027-01-15T07:00:00Z", "completionTime": "2027-01-15T07:00:42Z"}}),
+            ["Complete", "1/1", "42s"],
+        ),
+        (json!({"metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}}), ["Terminating", "0/1", ""]),
+    ] {
+        let mut job = object(job("once"));
+        job.merge(&patch);
+        assert_eq!(row(&quorate_proto::kinds::JOBS, &job, wall()).cells[1..4], expected, "{patch}");
+    }
+}
+
+#[test]
+fn a_cron_job_shows_its_runs_and_when_it_was_last_run() {
+    let mut cron = object(cronjob("nightly"));
+    cron.merge(&json!({"spec": {"timeZone": "Europe/Berlin", "suspend": true},
+        "status": {"active": [{"name": "a"}, {"name": "b"}], "lastScheduleTime": "2027-01-15T07:30:00Z"}}));
+    let cells = row(&quorate_proto::kinds::CRONJOBS, &cron, wall()).cells;
+    assert_eq!(cells[1..6], ["30 2 * * *", "Europe/Berlin", "True", "2", "30m"]);
 }
 
 fn pod_with(status: &Value, more: &Value) -> Vec<String> {

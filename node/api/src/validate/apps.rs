@@ -3,7 +3,7 @@
 use quorate_proto::{
     k8s::{
         api::{
-            apps::v1::{Deployment, ReplicaSet},
+            apps::v1::{DaemonSet, Deployment, ReplicaSet},
             core::v1::PodTemplateSpec,
         },
         apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -58,6 +58,30 @@ pub(super) fn replicaset(set: &ReplicaSet, problems: &mut Vec<Problem>) {
     match &spec.template {
         Some(template) => selected(&spec.selector, template, problems),
         None => problems.push(Problem::new("spec.template", "is missing")),
+    }
+}
+
+pub(super) fn daemonset(set: &DaemonSet, problems: &mut Vec<Problem>) {
+    let Some(spec) = &set.spec else {
+        problems.push(Problem::new("spec", "is missing"));
+        return;
+    };
+    selected(&spec.selector, &spec.template, problems);
+    rules::not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from), problems);
+    rules::not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from), problems);
+    let Some(strategy) = &spec.update_strategy else { return };
+    let types = ["RollingUpdate", "OnDelete"];
+    rules::one_of("spec.updateStrategy.type", strategy.type_.as_deref(), &types, problems);
+    let Some(rolling) = &strategy.rolling_update else { return };
+    if strategy.type_.as_deref() == Some("OnDelete") {
+        problems
+            .push(Problem::new("spec.updateStrategy.rollingUpdate", "must not be there where the type is `OnDelete`"));
+    }
+    let path = "spec.updateStrategy.rollingUpdate.maxUnavailable";
+    if let Some(amount) = &rolling.max_unavailable
+        && share(path, amount, "maxUnavailable", problems) == Some(0)
+    {
+        problems.push(Problem::new(path, "must not be 0: nothing could ever be replaced"));
     }
 }
 

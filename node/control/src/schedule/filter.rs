@@ -44,10 +44,10 @@ pub(super) fn misfit(wanted: &Wanted, node: &Candidate<'_>) -> Option<Misfit> {
             value.map_or_else(|| taint.key.clone(), |value| format!("{}={value}", taint.key)),
         ));
     }
-    if !wanted.selector.selects(node.node) {
+    if !wanted.affinity.selects(node.node) {
         return Some(Misfit::NotSelected);
     }
-    if wanted.affinity.as_ref().is_some_and(|terms| !terms.iter().any(|term| term.holds(node.node))) {
+    if !wanted.affinity.allows(node.node) {
         return Some(Misfit::NotInAffinity);
     }
     if let Some((_, port)) = wanted.host_ports.intersection(&node.host_ports).next() {
