@@ -334,7 +334,7 @@ impl Inner {
         *highest
     }
 
-    /// Keeps the better of a new connection and the one there is; lets the other run out.
+    /// Keeps the better of a new connection and the one there is; lets the other run out, unless it is a ghost's.
     fn keep(self: &Arc<Self>, link: Link) {
         let link = Arc::new(link);
         self.judged(link.peer, true);
@@ -352,7 +352,13 @@ impl Inner {
             }
             _ => *state = State::Up(Arc::clone(&link)),
         });
-        if let Some(other) = other {
+        // Nobody answers on connections with an earlier start of the peer: whoever waits there learns it now.
+        let newest = self.peers.borrow().get(&link.peer).map_or(link.rank.incarnation, |peer| peer.incarnation);
+        let is_ghost = |link: &Arc<Link>| link.rank.incarnation < newest;
+        for ghost in self.links(link.peer).iter().chain(&other).chain([&link]).filter(|link| is_ghost(link)) {
+            Close::Superseded.close(&ghost.connection);
+        }
+        if let Some(other) = other.filter(|other| !is_ghost(other)) {
             tracing::debug!(peer = %other.peer, alpn = %other.alpn, "superseded");
             let shutdown = self.shutdown.clone();
             self.tasks.spawn(async move { shutdown.run_until_cancelled(other.retire()).await });
@@ -360,6 +366,13 @@ impl Inner {
         self.show(link.peer, |_| {});
         let inner = Arc::clone(self);
         self.tasks.spawn(async move { inner.attend(&link).await });
+    }
+
+    /// The connections to a peer that are in use.
+    fn links(&self, peer: NodeId) -> Vec<Arc<Link>> {
+        let table = self.table();
+        let slots = [Alpn::Peer, Alpn::Data].into_iter().filter_map(|alpn| table.slots.get(&(peer, alpn)));
+        slots.filter_map(Slot::link).collect()
     }
 
     /// Serves the streams of a connection until it ends; then looks for the peer anew, if it was the one in use.

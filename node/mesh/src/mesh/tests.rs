@@ -127,7 +127,12 @@ async fn a_restarted_peer_replaces_its_ghost_at_once() {
     let ghost = Start::new(identity(&ca, 2)).run();
     n1.mesh.introduce(ghost.id(), vec![ghost.address()]);
     reach(&n1, ghost.id(), Alpn::Peer).await;
-    // The ghost is never stopped: to the first node its connection is alive.
+    reach(&n1, ghost.id(), Alpn::Data).await;
+    let mut streams = Vec::new();
+    for alpn in [Alpn::Peer, Alpn::Data] {
+        streams.push(within(n1.mesh.open(ghost.id(), alpn)).await.unwrap());
+    }
+    // The ghost is never stopped: to the first node its connections are alive.
     let mut again = Start::new(identity(&ca, 2));
     again.incarnation = 2;
     let n2 = again.run();
@@ -140,6 +145,9 @@ async fn a_restarted_peer_replaces_its_ghost_at_once() {
         }
     })
     .await;
+    for mut stream in streams {
+        assert!(within(ask(&mut stream, "are you there?")).await.is_err(), "whoever waits for a ghost waits in vain");
+    }
 }
 
 #[tokio::test]
