@@ -38,7 +38,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 const VAIN: u32 = 30;
 
 /// All kinds that users see, as `get` takes them.
-const KINDS: &str = "deployments,replicasets,pods,services,configmaps,secrets,nodes,namespaces,events";
+const KINDS: &str =
+    "deployments,replicasets,daemonsets,cronjobs,jobs,pods,services,configmaps,secrets,nodes,namespaces,events";
 
 /// Three hosts, or what a story left of them.
 #[derive(Debug)]

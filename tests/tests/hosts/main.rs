@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "what was measured is for people")]
 
 mod idle;
+mod kinds;
 mod loss;
 mod peers;
 mod refusals;
