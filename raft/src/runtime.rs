@@ -1,10 +1,10 @@
 //! The runtime openraft is told to use: tokio, with random numbers from one seed, and with fewer awakenings.
 //!
 //! openraft wakes five times between two heartbeats to look whether one is due, and so does every node that only listens: most of what an
-//! idle node would do. And it waits for a microsecond before it tells that entries are on the disk, which tokio's timer, whose unit is a
-//! millisecond, turns into the time of several round trips. Both waits, and no others, are made by [`AsyncRuntime::sleep_until`].
+//! idle node would do. That wait is made by [`AsyncRuntime::sleep_until`], as is one more, of a microsecond, which stays as it is.
 //!
-//! Invariant: a heartbeat is late by less than [`LEAST`], and nothing waits that is due within the timer's unit.
+//! Invariant: a heartbeat is late by less than [`LEAST`], and no wait ends before what it waits for: whoever looks again would find the
+//! same time, and look forever where time passes only while nobody runs.
 
 use std::{cell::Cell, future::Future, io, time::Duration};
 
@@ -19,8 +19,8 @@ type Seeded = DeterministicRng<TokioRuntime>;
 /// Between two looks at what is due. Half of the shortest heartbeat, and a little more, so that the second look finds it due.
 const LEAST: Duration = Duration::from_millis(38);
 
-/// The unit of the timer.
-const UNIT: Duration = Duration::from_millis(1);
+/// What is due within this is waited for as it is.
+const SOON: Duration = Duration::from_millis(1);
 
 /// Where openraft's tasks run.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Runtime {
 
 /// How long is waited for what is due after `left`.
 fn wait(left: Duration) -> Duration {
-    if left < UNIT { Duration::ZERO } else { left.max(LEAST) }
+    if left < SOON { left } else { left.max(LEAST) }
 }
 
 impl AsyncRuntime for Runtime {
@@ -53,10 +53,7 @@ impl AsyncRuntime for Runtime {
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
         let now = Self::Instant::now();
-        let wait = wait(deadline.saturating_duration_since(now));
-        // What is due now is due at the next unit, for the timer: it has to be due already.
-        let at = if wait.is_zero() { now - UNIT * 2 } else { now + wait };
-        Seeded::sleep_until(at)
+        Seeded::sleep_until(now + wait(deadline.saturating_duration_since(now)))
     }
 
     fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
@@ -156,11 +153,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_due_at_once_is_not_waited_for() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        let began = tokio::time::Instant::now();
-        let due = <Runtime as AsyncRuntime>::Instant::now() + Duration::from_micros(1);
-        Runtime::sleep_until(due).await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
+    async fn no_wait_ends_before_what_it_waits_for() {
+        type Instant = <Runtime as AsyncRuntime>::Instant;
+        for microseconds in [1, 300, 999, 15_000, 50_000] {
+            let due = Instant::now() + Duration::from_micros(microseconds);
+            Runtime::sleep_until(due).await;
+            assert!(Instant::now() >= due, "{microseconds} µs");
+        }
     }
 }
