@@ -4,6 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use quorate_proto::{
     ids::{NodeId, RequestId},
     request::Read,
@@ -228,6 +229,11 @@ async fn a_new_node_catches_up_by_snapshot(kind: Kind) {
         last = Revision(last.0 + 1);
         assert_eq!(outcome, Outcome::Applied(last));
     }
+    until("most of the log is cut", || async {
+        let purged = cluster.store(1).inner.metrics.borrow_watched().purged?;
+        (purged.index > 30).then_some(())
+    })
+    .await;
     cluster.start(2).await;
     cluster.settle(1).await;
     cluster.reaches(2, last).await;
