@@ -39,6 +39,10 @@ use crate::{
     transport::local,
 };
 
+/// Small objects of many sizes are made on one thread and dropped on another, all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

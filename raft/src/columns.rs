@@ -9,7 +9,7 @@
 //! | `kv_hist` | escaped key, then the revision inverted | row or tombstone: reads at an older revision |
 //! | `kv_rev` | revision, operation, both big endian | key: replay for watches, cheap deletion when compacting |
 //! | `lease` | lease id; lease id and key | see `machine/leases.rs`; nothing: one row for each attached key |
-//! | `dedup` | request id; place in the order of applying | outcome; request id |
+//! | `dedup` | place in the order of applying | requests and outcomes from that place on |
 //!
 //! Invariant: whatever belongs to the state machine is in [`Column::STATE`] or `sm_meta`; snapshots carry exactly those.
 
@@ -132,14 +132,26 @@ pub(crate) fn revision_of(key: &[u8]) -> Option<(Revision, u32)> {
     Some((Revision(u64::from_be_bytes(*revision)), u32::from_be_bytes(operation.try_into().ok()?)))
 }
 
-/// The key of an answer in `dedup`.
+/// The key of a row of answers in `dedup`: the place of the first.
+pub(crate) fn answers_key(first: u64) -> Vec<u8> {
+    let mut bytes = vec![b'a'];
+    bytes.extend(first.to_be_bytes());
+    bytes
+}
+
+/// Reads the key of a row of answers.
+pub(crate) fn answers_of(key: &[u8]) -> Option<u64> {
+    key.strip_prefix(b"a")?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// The key of an answer in `dedup`, in the first format.
 pub(crate) fn request_key(request: RequestId) -> Vec<u8> {
     let mut bytes = vec![b'r'];
     bytes.extend(request.0.to_be_bytes());
     bytes
 }
 
-/// The key of a request's place in the order of applying, in `dedup`.
+/// The key of a request's place in the order of applying, in `dedup`, in the first format.
 pub(crate) fn place_key(place: u64) -> Vec<u8> {
     let mut bytes = vec![b'o'];
     bytes.extend(place.to_be_bytes());

@@ -24,6 +24,7 @@ use crate::{
 
 mod answers;
 mod branch;
+mod cache;
 mod compaction;
 mod draft;
 mod leases;
@@ -32,7 +33,9 @@ mod read;
 
 use draft::Draft;
 
-pub(crate) use answers::{ANSWERS, Known};
+pub(crate) use answers::ANSWERS;
+use answers::{Answered, Known};
+pub(crate) use cache::Cache;
 pub(crate) use compaction::sweep;
 pub(crate) use leases::{LeaseChange, LeaseRow, attached, leases};
 pub(crate) use meta::Meta;
@@ -103,10 +106,10 @@ pub(crate) struct Applying<'a> {
     limit: u64,
     /// What the state knew about itself in the view.
     stored: Meta,
-    /// Whose answers are kept in the view, if that is at hand: it need not be read then.
-    known: Option<&'a Known>,
-    answered: Vec<RequestId>,
-    forgotten: usize,
+    /// What of the view is in memory; whoever only reads does without.
+    cache: Option<&'a Cache>,
+    /// The answers that come in, in order.
+    answered: Vec<(RequestId, CommandOutcome)>,
 }
 
 /// What applying some entries comes to.
@@ -121,9 +124,10 @@ pub(crate) struct Applied {
     pub(crate) leases: Vec<LeaseChange>,
     /// The hash at each revision.
     pub(crate) hashes: Vec<(Revision, u32)>,
-    /// Whose answers are kept from now on, in order, and how many of the oldest no longer are.
-    pub(crate) answered: Vec<RequestId>,
-    pub(crate) forgotten: usize,
+    /// What becomes of the answers that are kept.
+    answered: Answered,
+    /// The present of each key that was written.
+    rows: Vec<(Key, Option<Current>)>,
 }
 
 impl<'a> Applying<'a> {
@@ -142,15 +146,14 @@ impl<'a> Applying<'a> {
             granted: Vec::new(),
             hashes: Vec::new(),
             limit: ANSWERS,
-            known: None,
+            cache: None,
             answered: Vec::new(),
-            forgotten: 0,
         }
     }
 
-    /// Takes from here whose answers are kept, instead of reading it: they are those of the same view.
-    pub(crate) const fn knowing(mut self, known: &'a Known) -> Self {
-        self.known = Some(known);
+    /// Takes from here what of the view is in memory: without it, no commands can be applied.
+    pub(crate) const fn with(mut self, cache: &'a Cache) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -185,13 +188,15 @@ impl<'a> Applying<'a> {
     }
 
     pub(crate) fn finish(mut self) -> io::Result<Applied> {
-        for (key, row) in std::mem::take(&mut self.rows) {
+        let rows: Vec<_> = std::mem::take(&mut self.rows).into_iter().collect();
+        for (key, row) in &rows {
             let name = key.as_str().as_bytes().to_vec();
             match row {
-                Some(row) => self.batch.put(Column::Current, name, record::encode(&row)?),
+                Some(row) => self.batch.put(Column::Current, name, record::encode(row)?),
                 None => self.batch.delete(Column::Current, name),
             }
         }
+        let answered = self.store_answers()?;
         self.store_leases()?;
         self.meta.store_since(&self.stored, &mut self.batch)?;
         Ok(Applied {
@@ -200,8 +205,8 @@ impl<'a> Applying<'a> {
             updates: self.updates,
             leases: self.granted,
             hashes: self.hashes,
-            answered: self.answered,
-            forgotten: self.forgotten,
+            answered,
+            rows,
         })
     }
 
@@ -284,7 +289,7 @@ impl<'a> Applying<'a> {
     }
 
     fn current(&self, key: &Key) -> io::Result<Option<Current>> {
-        match self.rows.get(key) {
+        match self.rows.get(key).or_else(|| self.cache?.row(key)) {
             Some(row) => Ok(row.clone()),
             None => {
                 let row = self.view.get(Column::Current, key.as_str().as_bytes())?;

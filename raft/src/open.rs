@@ -194,13 +194,18 @@ fn check(
     whole: bool,
 ) -> Result<(Log, WriterLoop, Meta), OpenError> {
     let owner = look(&**engine, |view| {
-        format::check(view)?;
+        let older = format::check(view)?;
         let cluster = view.get(Column::RaftMeta, b"cluster_id")?.map(|row| record::decode(&row)).transpose()?;
         let node = view.get(Column::RaftMeta, b"node_id")?.map(|row| record::decode(&row)).transpose()?;
-        Ok(cluster.zip(node))
+        Ok(cluster.zip(node).map(|(cluster, node)| (cluster, node, older)))
     });
     match owner.map_err(at(path))? {
-        Some((cluster, node)) => belongs(config, path, cluster, node)?,
+        Some((cluster, node, older)) => {
+            belongs(config, path, cluster, node)?;
+            if older {
+                renew(&**engine).map_err(at(path))?;
+            }
+        }
         None => claim(config, &**engine).map_err(at(path))?,
     }
     let meta = look(&**engine, |view| machine::check(view)).map_err(at(path))?;
@@ -227,6 +232,14 @@ fn claim(config: &Config, engine: &dyn Engine) -> io::Result<()> {
     let mut batch = Batch::default();
     batch.put(Column::RaftMeta, b"cluster_id".to_vec(), record::encode(&config.cluster)?);
     batch.put(Column::RaftMeta, b"node_id".to_vec(), record::encode(&config.node)?);
+    format::claim(&mut batch)?;
+    engine.write(batch)?;
+    engine.sync()
+}
+
+/// Writes that the database is of the present format, before anything else is written in it.
+fn renew(engine: &dyn Engine) -> io::Result<()> {
+    let mut batch = Batch::default();
     format::claim(&mut batch)?;
     engine.write(batch)?;
     engine.sync()

@@ -18,7 +18,7 @@ use crate::{
     config::{Config, Timing},
     engine::{Batch, look},
     log::mark::Mark,
-    machine::{self, Applying, Meta},
+    machine::{self, Applying, Cache, Meta},
     open::{self, OpenError, Opened, Storage},
     record::{self, LogId, Vote},
     state,
@@ -170,7 +170,8 @@ fn apply(opened: &Opened, meta: &Meta) -> io::Result<(Batch, Meta)> {
     let from = meta.applied.map_or(0, |id| id.index + 1);
     let entries = opened.log.rest(from)?;
     look(&*opened.engine, |view| {
-        let mut applying = Applying::new(view, meta.clone());
+        let cache = Cache::load(view, meta)?;
+        let mut applying = Applying::new(view, meta.clone()).with(&cache);
         for entry in &entries {
             applying.apply(&record::Entry::from(entry))?;
         }

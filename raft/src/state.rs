@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     columns::Column,
     engine::{Batch, Engine, Row, look},
-    machine::{self, Applied, Applying, Known, Meta},
+    machine::{self, Applied, Applying, Cache, Meta},
     mutant::{self, Mutant},
     record::{self, StoredMembership},
     snapshot::{Header, SnapshotFile, Vault, Writer},
@@ -37,8 +37,8 @@ pub(crate) struct State {
     /// The last entry that the log has written.
     written: watch::Receiver<Option<record::LogId>>,
     meta: Meta,
-    /// Whose answers are kept; read when the first entries are applied.
-    known: Option<Known>,
+    /// What of the state is in memory; read when the first entries are applied.
+    cache: Option<Cache>,
 }
 
 /// Builds a snapshot of whatever the state is when it is asked to.
@@ -57,7 +57,7 @@ impl State {
         written: watch::Receiver<Option<record::LogId>>,
         meta: Meta,
     ) -> Self {
-        Self { engine, vault, feed, tasks, written, meta, known: None }
+        Self { engine, vault, feed, tasks, written, meta, cache: None }
     }
 
     async fn commit(&mut self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
@@ -67,12 +67,12 @@ impl State {
         let enough = |written: &Option<_>| *written >= last || mutant::is(Mutant::StateAheadOfLog);
         let written = self.written.wait_for(enough).await;
         drop(written.map_err(|_| io::Error::other("the log writer has stopped"))?);
-        let known = match self.known.take() {
-            Some(known) => known,
-            None => look(&*self.engine, |view| Known::load(view, &self.meta))?,
+        let mut cache = match self.cache.take() {
+            Some(cache) => cache,
+            None => look(&*self.engine, |view| Cache::load(view, &self.meta))?,
         };
         let (applied, replies) = look(&*self.engine, |view| {
-            let mut applying = Applying::new(view, self.meta.clone()).knowing(&known);
+            let mut applying = Applying::new(view, self.meta.clone()).with(&cache);
             let replies = records.iter().map(|entry| applying.apply(entry)).collect::<io::Result<Vec<_>>>()?;
             Ok((applying.finish()?, replies))
         })?;
@@ -84,9 +84,8 @@ impl State {
         }
         self.engine.write(std::mem::take(&mut applied.batch))?;
         self.meta = applied.meta.clone();
-        let mut known = known;
-        known.note(std::mem::take(&mut applied.answered), applied.forgotten);
-        self.known = Some(known);
+        cache.note(&mut applied);
+        self.cache = Some(cache);
         self.feed.publish(applied, progress(&self.meta));
         for ((_, responder), reply) in entries.into_iter().zip(replies) {
             if let Some(responder) = responder {
@@ -148,7 +147,7 @@ impl RaftStateMachine<TypeConfig> for State {
         self.engine.replace(rows, batch)?;
         let (meta, leases) = look(&*self.engine, |view| Ok((Meta::load(view)?, machine::leases(view)?)))?;
         self.meta = meta;
-        self.known = None;
+        self.cache = None;
         self.feed.reset(progress(&self.meta), leases.into_iter().collect());
         Ok(())
     }

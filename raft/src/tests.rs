@@ -6,6 +6,7 @@ mod compare;
 mod damage;
 mod disk;
 mod fixture;
+mod formats;
 mod leases;
 mod members;
 mod mutation;

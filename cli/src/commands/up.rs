@@ -89,7 +89,8 @@ fn engine_socket(url: &str) -> Result<PathBuf, Failure> {
 
 /// Runs the daemon until it ends or is told to by SIGINT or SIGTERM.
 fn run(daemon: impl AsyncFnOnce(CancellationToken) -> Result<(), Refusal>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers(cores)).enable_all().build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -110,6 +111,12 @@ fn run(daemon: impl AsyncFnOnce(CancellationToken) -> Result<(), Refusal>) -> Re
         tasks.wait().await;
         Ok(ended?)
     })
+}
+
+/// Threads for all that waits for the network: half of the cores. Containers have the rest; and work that is passed on between threads
+/// costs a switch each time, which is most of what a node with little to do does.
+const fn workers(cores: usize) -> usize {
+    cores.div_ceil(2)
 }
 
 /// Writes the way in to a new cluster as a context, and makes it the current one if there is none.

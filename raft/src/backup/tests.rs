@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     Memory,
     engine::{Engine as _, look},
-    machine::Applying,
+    machine::{Applying, Cache},
     record::{self, Body, Entry, LogId},
 };
 
@@ -34,7 +34,8 @@ fn small() -> Vec<u8> {
         let command = record::encode(&Command::Apply { request: RequestId(u128::from(number)), txn }).unwrap();
         let id = LogId { term: 1, node: NodeId(1), index: number };
         let applied = look(&memory, |view| {
-            let mut applying = Applying::new(view, meta.clone());
+            let cache = Cache::load(view, &meta)?;
+            let mut applying = Applying::new(view, meta.clone()).with(&cache);
             applying.apply(&Entry { id, body: Body::Command(command.clone()) })?;
             applying.finish()
         });

@@ -10,7 +10,7 @@ use quorate_proto::{
 use super::*;
 use crate::{
     engine::{Batch, Engine, Memory, look},
-    machine::Applying,
+    machine::{Applying, Cache},
     record::{Body, Entry, LogId},
 };
 
@@ -34,7 +34,9 @@ fn whole() -> Memory {
         let command = record::encode(&Command::Apply { request: RequestId(index.into()), txn }).unwrap();
         let entry = Entry { id: LogId { term: 1, node: NodeId(1), index }, body: Body::Command(command) };
         let applied = look(&memory, |view| {
-            let mut applying = Applying::new(view, Meta::load(view)?);
+            let meta = Meta::load(view)?;
+            let cache = Cache::load(view, &meta)?;
+            let mut applying = Applying::new(view, meta).with(&cache);
             applying.apply(&entry)?;
             applying.finish()
         });

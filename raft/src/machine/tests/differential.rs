@@ -163,10 +163,10 @@ fn story(nodes: &[Node], commands: &[Command]) {
     let outcomes: Vec<_> = commands.iter().map(|command| model.apply(command)).collect();
     for node in nodes {
         let mut model = Model::new();
-        let mut index = 0;
+        let (mut index, mut cache) = (0, None);
         for group in commands.chunks(node.group) {
             let from = usize::try_from(index).unwrap();
-            let done = apply(&*node.rows, index, group, ANSWERS);
+            let done = apply(&*node.rows, &mut cache, index, group, ANSWERS);
             assert_eq!(done, outcomes[from..from + group.len()]);
             index += group.len() as u64;
             group.iter().for_each(|command| drop(model.apply(command)));
