@@ -66,6 +66,8 @@ pub(crate) enum Verb {
     Token(Token),
     /// Create or change objects to be as their manifests say
     Apply(Apply),
+    /// Say of manifests what is done with each field, and what is wrong with them, without a cluster
+    Check(Check),
     /// Show objects
     Get(Get),
     /// Show objects with all that matters about them, and their events
@@ -225,6 +227,16 @@ pub(crate) struct Apply {
     /// Check everything, change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// A file, a directory of files, or - for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Tell of every field, of those that are honoured too
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// How objects are printed.

@@ -4,6 +4,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod backup;
+pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod context;
 pub(crate) mod cordon;

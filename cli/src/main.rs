@@ -30,7 +30,8 @@ use crate::{
     args::{Arguments, Cluster, Get, Global, Output, Selectors, Verb},
     chosen::Chosen,
     commands::{
-        apply, backup, cluster, context, cordon, delete, describe, events, get, leave, logs, scale, status, token, up,
+        apply, backup, check, cluster, context, cordon, delete, describe, events, get, leave, logs, scale, status,
+        token, up,
     },
     config::Config,
     failure::Failure,
@@ -89,6 +90,7 @@ async fn client_verb(global: Global, verb: Verb, mut console: Console<'_>) -> Re
         return done;
     }
     match verb {
+        Verb::Check(arguments) => return check::run(&arguments, &mut io::stdin(), &mut console),
         Verb::Context(arguments) => return context::run(&path, arguments, &mut console),
         Verb::Dev(arguments) => return dev::run(arguments, &path, &mut console).await,
         Verb::Cluster(Cluster::Recover(arguments)) => return cluster::recover(&arguments, &mut console),
@@ -127,7 +129,13 @@ async fn client_command(session: &mut Session<'_>, verb: Verb) -> Result<(), Fai
         Verb::Leave(arguments) => leave::run(session, arguments).await,
         Verb::Token(arguments) => token::run(session, arguments).await,
         Verb::Backup(verb) => backup::run(session, verb).await,
-        Verb::Up(_) | Verb::Join(_) | Verb::DevInit(_) | Verb::Context(_) | Verb::Dev(_) | Verb::Cluster(_) => Ok(()),
+        Verb::Up(_)
+        | Verb::Join(_)
+        | Verb::DevInit(_)
+        | Verb::Check(_)
+        | Verb::Context(_)
+        | Verb::Dev(_)
+        | Verb::Cluster(_) => Ok(()),
     }
 }
 

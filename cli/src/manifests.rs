@@ -11,7 +11,7 @@ use std::{
 
 use quorate_proto::{
     kinds::{KINDS, Kind},
-    manifest::{self, MAX_BYTES, ManifestObject},
+    manifest::{self, MAX_BYTES, ManifestObject, Surveyed},
     refusal::{Reason, Refusal},
 };
 
@@ -34,10 +34,7 @@ pub(crate) fn collect(names: &[PathBuf], stdin: &mut dyn Read, done: &str) -> Re
     let mut objects = Vec::new();
     let mut refusals = Vec::new();
     for path in files(names, what)? {
-        let is_stdin = path.as_os_str() == STDIN;
-        let name = if is_stdin { STDIN_NAME.to_owned() } else { path.display().to_string() };
-        let text =
-            if is_stdin { text(&mut *stdin) } else { fs::File::open(&path).and_then(|mut file| text(&mut file)) };
+        let (name, text) = contents(&path, stdin);
         match text {
             Ok(text) => match manifest::read(&text, &name) {
                 Ok(found) => objects.extend(found),
@@ -50,9 +47,7 @@ pub(crate) fn collect(names: &[PathBuf], stdin: &mut dyn Read, done: &str) -> Re
         return Err(Failure::Refused(refusals));
     }
     if objects.is_empty() {
-        return Err(Refusal::new(Reason::BadRequest, what, "there are no objects in what was given")
-            .hint("a directory is searched for *.yaml, *.yml and *.json, not deeper")
-            .into());
+        return Err(nothing(what).into());
     }
     // Stable: objects of one kind stay in the order in which they were written.
     objects.sort_by_key(|object| {
@@ -60,6 +55,43 @@ pub(crate) fn collect(names: &[PathBuf], stdin: &mut dyn Read, done: &str) -> Re
         KINDS.iter().position(|row| Some(*row) == kind).unwrap_or(KINDS.len())
     });
     Ok(objects)
+}
+
+/// Looks at all objects of the files, acceptable or not, in the order of the files.
+///
+/// # Errors
+/// With every file that cannot be read, or is neither YAML nor JSON.
+pub(crate) fn survey(names: &[PathBuf], stdin: &mut dyn Read) -> Result<Vec<Surveyed>, Failure> {
+    const WHAT: &str = "nothing was checked";
+    let (mut objects, mut refusals) = (Vec::new(), Vec::new());
+    for path in files(names, WHAT)? {
+        let (name, text) = contents(&path, stdin);
+        match text {
+            Ok(text) => match manifest::survey(&text, &name) {
+                Ok(found) => objects.extend(found),
+                Err(error) => refusals.push(error.refusal("checked")),
+            },
+            Err(error) => refusals.push(unreadable(WHAT, &name, &error)),
+        }
+    }
+    match (refusals.is_empty(), objects.is_empty()) {
+        (false, _) => Err(Failure::Refused(refusals)),
+        (true, true) => Err(nothing(WHAT).into()),
+        (true, false) => Ok(objects),
+    }
+}
+
+/// What a file is called in messages, and its text.
+fn contents(path: &Path, stdin: &mut dyn Read) -> (String, io::Result<String>) {
+    if path.as_os_str() == STDIN {
+        return (STDIN_NAME.to_owned(), text(stdin));
+    }
+    (path.display().to_string(), fs::File::open(path).and_then(|mut file| text(&mut file)))
+}
+
+fn nothing(what: &str) -> Refusal {
+    Refusal::new(Reason::BadRequest, what, "there are no objects in what was given")
+        .hint("a directory is searched for *.yaml, *.yml and *.json, not deeper")
 }
 
 fn files(names: &[PathBuf], what: &str) -> Result<Vec<PathBuf>, Refusal> {

@@ -45,3 +45,5 @@ mod standing;
 mod testing;
 mod tokens;
 mod withdrawal;
+
+pub use quorate_api::check;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     object::{Object, ObjectError},
-    schema::{self, Path, Step, Warning},
+    schema::{self, Path, Problem, Step, Survey, Warning},
 };
 
 pub use self::error::{Flaw, ManifestError};
@@ -70,6 +70,57 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}:{}", self.file, self.line)
     }
+}
+
+/// What can be said of an object in a manifest, acceptable or not.
+#[derive(Debug, Clone)]
+pub struct Surveyed {
+    /// What messages call it: `deployment.apps/web`; `None` if it has no name or kind.
+    pub name: Option<String>,
+    /// The object, if it is one.
+    pub object: Option<Object>,
+    /// Where it begins.
+    pub origin: Origin,
+    /// What is done with its fields.
+    pub survey: Survey,
+    place: Place,
+}
+
+impl Surveyed {
+    /// Where a field stands: `web.yaml:14`.
+    #[must_use]
+    pub fn locate(&self, path: &Path) -> Origin {
+        Origin { file: self.origin.file.clone(), line: self.place.line(path) }
+    }
+}
+
+/// Looks at all objects of a file, and says what is done with each of their fields; those that are not acceptable too.
+///
+/// # Errors
+/// If the text is beyond a limit, as in [`read`], or neither YAML nor JSON.
+pub fn survey(text: &str, file: &str) -> Result<Vec<Surveyed>, ManifestError> {
+    let mut surveyed = Vec::new();
+    for (value, place) in yaml::documents(text, file)? {
+        flatten(value, place, &mut |value, place| {
+            let (name, origin) = (named(&value), Origin { file: file.to_owned(), line: place.first_line() });
+            let (object, survey) = match Object::from_value(value) {
+                Ok(object) => {
+                    let survey = schema::survey(&object);
+                    (Some(object), survey)
+                }
+                Err(error) => {
+                    let (path, message, hint) = flaw_of(&error);
+                    let problem = Problem { path, message, hint: hint.map(str::to_owned) };
+                    (None, Survey { problems: vec![problem], ..Survey::default() })
+                }
+            };
+            surveyed.push(Surveyed { name, object, origin, survey, place });
+        });
+    }
+    if surveyed.len() > MAX_DOCUMENTS {
+        return Err(ManifestError::TooManyObjects { file: file.to_owned(), objects: surveyed.len() });
+    }
+    Ok(surveyed)
 }
 
 /// Reads all objects of a file, in the order in which they stand there. `file` is what errors call it.
@@ -130,7 +181,13 @@ fn one(value: Value, place: Place, file: &str) -> Result<ManifestObject, Vec<Fla
 }
 
 fn no_object(error: &ObjectError, name: Option<&String>, place: &Place) -> Flaw {
-    let (path, message, hint) = match error {
+    let (path, message, hint) = flaw_of(error);
+    Flaw { object: name.cloned(), line: place.line(&path), message, hint: hint.map(str::to_owned) }
+}
+
+/// Why a value is no object: where, what, and what to do.
+fn flaw_of(error: &ObjectError) -> (Path, String, Option<&'static str>) {
+    match error {
         ObjectError::Missing(field) => {
             let path = field.split('.').map(|name| Step::Field(name.to_owned())).collect();
             let hint = (*field == "metadata.name").then_some("every object in a manifest has a name of its own");
@@ -139,8 +196,7 @@ fn no_object(error: &ObjectError, name: Option<&String>, place: &Place) -> Flaw 
         ObjectError::NotAMap(_) | ObjectError::Json(_) => {
             (Path::default(), error.to_string(), Some("a manifest begins with `apiVersion` and `kind`"))
         }
-    };
-    Flaw { object: name.cloned(), line: place.line(&path), message, hint: hint.map(str::to_owned) }
+    }
 }
 
 /// What messages call an object: `deployment.apps/web`.

@@ -15,7 +15,7 @@ use crate::kinds::{Access, KINDS, Kind};
 pub(crate) use self::path::{one_line, shown};
 use self::table::{Rule, TABLE, TypeRow};
 pub use self::{
-    check::{MAX_PROBLEMS, Problem, Warning, check},
+    check::{MAX_PROBLEMS, Problem, Survey, Warning, check, survey},
     path::{Path, Step},
     table::{Label, Merge, Type},
 };

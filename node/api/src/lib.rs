@@ -11,6 +11,7 @@ mod addresses;
 mod admit;
 mod age;
 mod cell;
+pub mod check;
 mod decode;
 mod default;
 mod delete;

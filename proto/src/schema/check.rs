@@ -41,6 +41,29 @@ pub struct Warning {
     pub message: String,
 }
 
+/// All that can be said of an object's fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// The fields that do what Kubernetes says they do: each that has a value of its own, not those that only hold others.
+    pub honoured: Vec<Path>,
+    /// The fields that do nothing.
+    pub warnings: Vec<Warning>,
+    /// What makes the object unacceptable.
+    pub problems: Vec<Problem>,
+}
+
+/// Looks at every field of an object, as [`check`] does, and says of each what is done with it.
+#[must_use]
+pub fn survey(object: &Object) -> Survey {
+    let kind = Kind::of(object.api_version(), object.kind());
+    let Some(row) = kind.and_then(|kind| TABLE.of(kind)) else {
+        return Survey { problems: vec![not_served(object)], ..Survey::default() };
+    };
+    let mut check = Check { honoured: Some(Vec::new()), ..Check::default() };
+    check.fields(object.as_map(), row);
+    Survey { honoured: check.honoured.unwrap_or_default(), warnings: check.warnings, problems: check.problems }
+}
+
 /// Checks that every field of an object is known, has the right type and is not refused. What the server sets (`status`, uid …) is
 /// not looked into; whether values make sense together is not asked here.
 ///
@@ -80,6 +103,8 @@ struct Check {
     within: Vec<&'static TypeRow>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
+    /// The honoured fields, for whoever asks for them.
+    honoured: Option<Vec<Path>>,
 }
 
 impl Check {
@@ -124,6 +149,13 @@ impl Check {
             }
         }
         let below = field.rule.label == Label::Honoured;
+        let holds_others = field.type_.innermost().is_some_and(|(name, _)| TABLE.types.contains_key(name));
+        if below
+            && !holds_others
+            && let Some(honoured) = &mut self.honoured
+        {
+            honoured.push(self.path.clone());
+        }
         self.value(value, &field.type_, below);
     }
 
