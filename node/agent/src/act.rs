@@ -5,10 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use quorate_proto::txn::Revision;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep},
+};
 
 use crate::{
     event::Event,
+    hook::{Call, Hook},
     memory::{Mounted, Waiting},
     plan::Action,
     runtime::{ContainerSpec, Credentials, PodRef, Runtime, RuntimeError},
@@ -19,6 +23,12 @@ use crate::{
 /// Images that are fetched at the same time: more only share the same line.
 const PARALLEL_PULLS: usize = 3;
 
+/// No hook is waited for any longer when a container was started: Kubernetes knows no limit, but an hour is a mistake.
+const POST_START: Duration = Duration::from_secs(3600);
+
+/// What a container gets to stop although its hook has used up its grace, as in the kubelet.
+const AFTER_HOOK: Duration = Duration::from_secs(2);
+
 /// What became of an action.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -28,6 +38,8 @@ pub(crate) enum Outcome {
     HolderStarted,
     /// A container of this name runs, for the so-manieth time.
     Started { name: String, attempt: u32 },
+    /// The hook of a container that was started is done; why it failed, if it did.
+    Begun { name: String, id: String, failed: Option<String> },
     /// Nothing is left of the pod's volumes.
     Unmounted,
     /// Done; the next listing shows it.
@@ -124,10 +136,20 @@ impl Hands {
             Action::Start { container, policy, credentials, field } => {
                 self.start(pod, &container, policy, &credentials, &field).await
             }
-            Action::Stop { name, id, grace, why } => {
+            Action::Begin { name, id, call, .. } => {
+                let failed = self.call(&id, &call, POST_START).await.map_err(Failure::quiet)?.err();
+                if let Some(why) = &failed {
+                    let event = Event::warning("FailedPostStartHook", format!("PostStartHook failed: {why}"));
+                    self.tell(pod, event.of(&format!("spec.containers{{{name}}}"))).await;
+                }
+                Ok(Outcome::Begun { name, id, failed })
+            }
+            Action::Stop { name, id, grace, why, call } => {
+                let field = format!("spec.containers{{{name}}}");
                 let why = if why == "Stopping container" { format!("{why} {name}") } else { why };
-                self.tell(pod, Event::normal("Killing", why).of(&format!("spec.containers{{{name}}}"))).await;
-                self.runtime.stop(&id, grace).await.map_err(Failure::quiet)?;
+                self.tell(pod, Event::normal("Killing", why).of(&field)).await;
+                let left = self.prepare_stop(pod, &id, call, grace, &field).await?;
+                self.runtime.stop(&id, left).await.map_err(Failure::quiet)?;
                 Ok(Outcome::Done)
             }
             Action::Remove { id } => {
@@ -137,6 +159,36 @@ impl Hands {
             Action::Unmount => {
                 self.runtime.unmount(&pod.uid).await.map_err(Failure::quiet)?;
                 Ok(Outcome::Unmounted)
+            }
+        }
+    }
+
+    /// Calls the hook of a container that is to stop; what is left of its grace then.
+    async fn prepare_stop(
+        &self,
+        pod: &PodRef,
+        id: &str,
+        call: Option<Call>,
+        grace: Duration,
+        field: &str,
+    ) -> Result<Duration, Failure> {
+        let Some(call) = call.filter(|_| !grace.is_zero()) else { return Ok(grace) };
+        let until = Instant::now() + grace;
+        if let Err(why) = self.call(id, &call, grace).await.map_err(Failure::quiet)? {
+            let event = Event::warning("FailedPreStopHook", format!("PreStopHook failed: {why}"));
+            self.tell(pod, event.of(field)).await;
+        }
+        Ok(until.saturating_duration_since(Instant::now()).max(AFTER_HOOK))
+    }
+
+    /// Does what a hook says, no longer than a while; why it failed, if it did.
+    async fn call(&self, id: &str, call: &Call, within: Duration) -> Result<Result<(), String>, RuntimeError> {
+        match &call.hook {
+            Hook::Ask(check) => self.runtime.check(id, call.address, check, within).await,
+            Hook::Sleep(time) => {
+                sleep((*time).min(within)).await;
+                let late = || format!("it was to sleep longer than the {} s there were", within.as_secs());
+                Ok(if *time > within { Err(late()) } else { Ok(()) })
             }
         }
     }

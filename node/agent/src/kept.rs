@@ -121,6 +121,13 @@ impl Kept {
                     container.restarts.failed(now);
                 }
             }
+            Outcome::Begun { name, id, failed } => {
+                let container = memory.containers.entry(name).or_default();
+                if failed.is_some() {
+                    container.condemned = Some((id.clone(), "FailedPostStartHook".to_owned()));
+                }
+                container.begun = Some(id);
+            }
             Outcome::Unavailable(error) => {
                 tracing::warn!(pod = %self.reference.name, %error, "not done; trying again");
                 self.resting.insert(slot.to_owned(), now + RETRY);

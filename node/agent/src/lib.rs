@@ -12,6 +12,7 @@ mod backoff;
 mod config;
 mod environment;
 mod event;
+mod hook;
 mod keeper;
 mod kept;
 mod memory;

@@ -6,11 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use quorate_proto::world::{Instant, Timestamp};
+use quorate_proto::{
+    k8s::api::core::v1 as core,
+    world::{Instant, Timestamp},
+};
 use serde_json::Value;
 
 use crate::{
     backoff::Backoff,
+    hook,
     pod::BoundPod,
     probe::Health,
     runtime::{Container, Role, State},
@@ -40,6 +44,8 @@ pub(crate) struct ContainerMemory {
     pub(crate) failures: Backoff,
     /// Why it could not be started; it is tried again.
     pub(crate) trouble: Option<Waiting>,
+    /// The container of this id has begun: the hook for its start is done.
+    pub(crate) begun: Option<String>,
     /// How the container of this id is.
     pub(crate) health: Option<(String, Health)>,
     /// The container of this id is to be killed, and why.
@@ -85,6 +91,12 @@ impl PodMemory {
                 State::Created => {}
                 State::Running { started } => {
                     memory.trouble = None;
+                    if hook::post_start(container).is_none() || shown_running(&bound.status, &current.id) {
+                        memory.begun = Some(current.id.clone());
+                    }
+                    if memory.begun.as_ref() != Some(&current.id) {
+                        continue;
+                    }
                     if memory.health.as_ref().is_none_or(|(id, _)| *id != current.id) {
                         let age = u64::try_from(wall.as_millisecond() - started.as_millisecond()).unwrap_or(0);
                         let mut health = Health::new(container, now - std::time::Duration::from_millis(age));
@@ -112,6 +124,14 @@ impl PodMemory {
         self.failures = Backoff::default();
     }
 
+    /// Whether a container runs whose hook for its start is not done.
+    pub(crate) fn starting(&self, container: &core::Container, current: &Container) -> bool {
+        let begun = self.containers.get(&container.name).and_then(|memory| memory.begun.as_ref());
+        matches!(current.state, State::Running { .. })
+            && hook::post_start(container).is_some()
+            && begun != Some(&current.id)
+    }
+
     /// How a running container is.
     pub(crate) fn health(&self, container: &Container) -> Option<&Health> {
         let Role::Container { name, .. } = &container.role else { return None };
@@ -134,13 +154,23 @@ pub(crate) fn previous<'a>(seen: &[&'a Container], name: &str) -> Option<&'a Con
     current(&older, name)
 }
 
-/// Whether the store knows the container of this id as started and as ready.
-fn known(status: &Value, id: &str) -> Option<(bool, bool)> {
+/// What the store says of the container of this id.
+fn stored<'a>(status: &'a Value, id: &str) -> Option<&'a Value> {
     let lists = ["containerStatuses", "initContainerStatuses"];
     let mut statuses = lists.iter().filter_map(|list| status.get(list)?.as_array()).flatten();
-    let found = statuses.find(|status| {
+    statuses.find(|status| {
         status.get("containerID").and_then(Value::as_str).is_some_and(|known| known.ends_with(&format!("://{id}")))
-    })?;
+    })
+}
+
+/// Whether the store knows the container of this id as one that runs.
+fn shown_running(status: &Value, id: &str) -> bool {
+    stored(status, id).is_some_and(|status| status.pointer("/state/running").is_some())
+}
+
+/// Whether the store knows the container of this id as started and as ready.
+fn known(status: &Value, id: &str) -> Option<(bool, bool)> {
+    let found = stored(status, id)?;
     let flag = |field: &str| found.get(field).and_then(Value::as_bool).unwrap_or_default();
     Some((flag("started"), flag("ready")))
 }

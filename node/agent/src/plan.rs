@@ -14,6 +14,7 @@ use crate::{
     backoff::go_duration,
     config::Config,
     environment::Place,
+    hook::{self, Call, Hook},
     memory::{PodMemory, Waiting, current, previous},
     pod::{BoundPod, Stage},
     runtime::{Container, ContainerSpec, Credentials, HolderSpec, PodRef, Role, State, Volume},
@@ -32,8 +33,10 @@ pub(crate) enum Action {
     StartHolder(Box<HolderSpec>),
     /// Fetches the image if need be, makes and starts a container.
     Start { container: Box<ContainerSpec>, policy: PullPolicy, credentials: Vec<Credentials>, field: String },
-    /// Stops a container.
-    Stop { name: String, id: String, grace: Duration, why: String },
+    /// Calls the hook of a container that was started.
+    Begin { slot: String, name: String, id: String, call: Call },
+    /// Stops a container, after its hook was called.
+    Stop { name: String, id: String, grace: Duration, why: String, call: Option<Call> },
     /// Removes a container that does not run, or a holder.
     Remove { id: String },
     /// Removes the pod's volumes.
@@ -46,6 +49,8 @@ impl Action {
         match self {
             Self::Mount { .. } | Self::StartHolder(_) | Self::Unmount => POD,
             Self::Start { container, .. } => &container.name,
+            // It does not keep the container from being stopped.
+            Self::Begin { slot, .. } => slot,
             Self::Stop { name, .. } => name,
             Self::Remove { id } => id,
         }
@@ -127,17 +132,19 @@ pub(crate) fn pod(bound: &BoundPod, seen: &[&Container], memory: &PodMemory, con
         .collect();
     for (container, _, fate) in &fates {
         if let (Fate::Stop { why }, Some(current)) = (fate, current(seen, &container.name)) {
-            plan.act(context, end::stop(current, bound.grace(), why));
+            plan.act(context, end::stop(bound, seen, current, bound.grace(), why, context));
         }
     }
     if finished(&fates) {
         for (container, _, fate) in &fates {
             if let (Fate::Keep, Some(current)) = (fate, current(seen, &container.name)) {
-                plan.act(context, end::stop(current, bound.grace(), "The pod's containers ended"));
+                let why = "The pod's containers ended";
+                plan.act(context, end::stop(bound, seen, current, bound.grace(), why, context));
             }
         }
         return plan;
     }
+    begin(bound, &fates, seen, memory, context, &mut plan);
     let mounted = mount(bound, memory, holder, context, &mut plan);
     let Some(holder) = holder else {
         // Whoever still runs is in the network of a holder that is gone, and has been told to stop above.
@@ -173,7 +180,8 @@ fn tidy(bound: &BoundPod, seen: &[&Container], context: Context<'_>, plan: &mut 
             continue;
         }
         if is_running(container) {
-            plan.act(context, end::stop(container, bound.grace(), "The pod does not name this container any more"));
+            let why = "The pod does not name this container any more";
+            plan.act(context, end::stop(bound, seen, container, bound.grace(), why, context));
         } else if !context.busy.contains(name.as_str()) {
             plan.act(context, Action::Remove { id: container.id.clone() });
         }
@@ -224,6 +232,33 @@ fn fate(
             Fate::Start { attempt: current.attempt.saturating_add(1), not_before }
         }
     }
+}
+
+/// Calls the hooks of containers that were started and have not begun.
+fn begin(
+    bound: &BoundPod,
+    fates: &[(&core::Container, Stage, Fate)],
+    seen: &[&Container],
+    memory: &PodMemory,
+    context: Context<'_>,
+    plan: &mut PodPlan,
+) {
+    for (container, _, fate) in fates {
+        let name = &container.name;
+        if let (Fate::Keep, Some(current), Some(hook)) = (fate, current(seen, name), hook::post_start(container))
+            && memory.starting(container, current)
+            && let Some(call) = call(bound, seen, hook, context)
+        {
+            let slot = format!("{name}/postStart");
+            plan.act(context, Action::Begin { slot, name: name.clone(), id: current.id.clone(), call });
+        }
+    }
+}
+
+/// A hook with the address of its pod; `None` while it has none.
+fn call(bound: &BoundPod, seen: &[&Container], hook: Hook, context: Context<'_>) -> Option<Call> {
+    let address = address(bound, holder(seen), &context.config.host_address.to_string()).parse().ok()?;
+    Some(Call { hook, address })
 }
 
 /// Whether one of the pod's own containers was started in the present network, or all have ended for good: nothing is left to prepare.
@@ -300,9 +335,13 @@ fn start(
     plan: &mut PodPlan,
 ) {
     let skip_init = begun(bound, seen, Some(holder));
-    let mut open = true;
+    let (mut open, mut initialized) = (true, true);
     for (container, stage, fate) in fates {
         let passed = match (&fate, stage) {
+            // As in Kubernetes, the next one is not started before the hook of this one is done.
+            (Fate::Keep, Stage::Main) => {
+                !current(seen, &container.name).is_some_and(|current| memory.starting(container, current))
+            }
             (_, Stage::Main) => true,
             (Fate::Done { well }, _) => *well,
             (Fate::Keep, Stage::Sidecar) => {
@@ -315,10 +354,12 @@ fn start(
             if open && !(skip_init && stage == Stage::Init) {
                 start_one(bound, container, stage, memory, holder, (attempt, not_before), context, plan);
             } else if !open {
-                plan.waiting.insert(container.name.clone(), Waiting::new("PodInitializing", ""));
+                let reason = if initialized { "ContainerCreating" } else { "PodInitializing" };
+                plan.waiting.insert(container.name.clone(), Waiting::new(reason, ""));
             }
         }
         open &= passed;
+        initialized &= passed || stage == Stage::Main;
     }
 }
 

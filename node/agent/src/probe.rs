@@ -31,6 +31,8 @@ pub enum Check {
         path: String,
         /// Headers to send.
         headers: Vec<(String, String)>,
+        /// Well whatever the status is.
+        any_status: bool,
     },
     /// Well if the port accepts a connection.
     Tcp {
@@ -269,17 +271,8 @@ fn check(container: &Container, probe: &core::Probe) -> Check {
     if let Some(exec) = &probe.exec {
         return Check::Exec { command: exec.command.clone().unwrap_or_default() };
     }
-    if let Some(http) = &probe.http_get {
-        if http.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") {
-            return Check::Unsupported("httpGet with scheme HTTPS is not supported".to_owned());
-        }
-        let path = http.path.clone().unwrap_or_default();
-        let path = if path.starts_with('/') { path } else { format!("/{path}") };
-        let headers = http.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone()));
-        return match port(&http.port) {
-            Ok(port) => Check::Http { host: http.host.clone(), port, path, headers: headers.collect() },
-            Err(why) => Check::Unsupported(why),
-        };
+    if let Some(get) = &probe.http_get {
+        return http(container, get, false);
     }
     if let Some(tcp) = &probe.tcp_socket {
         return match port(&tcp.port) {
@@ -288,6 +281,20 @@ fn check(container: &Container, probe: &core::Probe) -> Check {
         };
     }
     Check::Unsupported("only httpGet, tcpSocket and exec are supported".to_owned())
+}
+
+/// A GET, well if its status is 200 to 399, or any.
+pub(crate) fn http(container: &Container, get: &core::HTTPGetAction, any_status: bool) -> Check {
+    if get.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") {
+        return Check::Unsupported("httpGet with scheme HTTPS is not supported".to_owned());
+    }
+    let path = get.path.clone().unwrap_or_default();
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    let headers = get.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect();
+    match port(container, &get.port) {
+        Ok(port) => Check::Http { host: get.host.clone(), port, path, headers, any_status },
+        Err(why) => Check::Unsupported(why),
+    }
 }
 
 fn port(container: &Container, written: &IntOrString) -> Result<u16, String> {

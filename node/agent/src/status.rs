@@ -51,6 +51,7 @@ pub(crate) fn of(bound: &BoundPod, seen: &[&Container], context: Context<'_>) ->
     for (container, stage) in bound.containers() {
         let name = container.name.as_str();
         let current = current(seen, name);
+        let starting = current.is_some_and(|current| context.memory.starting(container, current));
         let waiting = context.waiting.get(name);
         let health = current.and_then(|current| context.memory.health(current));
         let running = current.is_some_and(plan::is_running);
@@ -60,7 +61,9 @@ pub(crate) fn of(bound: &BoundPod, seen: &[&Container], context: Context<'_>) ->
             (Stage::Init, _) => false,
             _ => running && health.is_some_and(crate::probe::Health::ready),
         };
-        sums.add(bound, name, stage, current.map(|current| &current.state), (started, ready));
+        // One whose hook is not done has not begun.
+        let counted = current.filter(|_| !starting).map(|current| &current.state);
+        sums.add(bound, name, stage, counted, (started, ready));
         let last = previous(seen, name).filter(|_| {
             !matches!((current.map(|current| &current.state), waiting), (Some(State::Exited { .. }), Some(_)))
         });
@@ -73,7 +76,7 @@ pub(crate) fn of(bound: &BoundPod, seen: &[&Container], context: Context<'_>) ->
             "ready": ready,
             "started": started,
             "restartCount": current.map_or_else(|| next_attempt(&bound.status, name), |current| current.attempt),
-            "state": state(current, waiting, context),
+            "state": state(current.filter(|_| !starting), waiting, context),
             "lastState": last.and_then(|last| terminated(last, context)).unwrap_or_else(|| json!({})),
         });
         if let Some(current) = current.filter(|current| current.state != State::Created) {

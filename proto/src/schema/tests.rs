@@ -244,13 +244,11 @@ fn a_secret_that_is_not_base64_is_refused_before_it_is_stored() {
 
 #[test]
 fn what_is_not_honoured_and_matters_is_refused_with_a_reason() {
-    let refused = container(
-        json!({"securityContext": {"runAsNonRoot": true}, "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}),
-    );
+    let refused = container(json!({"securityContext": {"runAsNonRoot": true}, "lifecycle": {"stopSignal": "SIGINT"}}));
     assert_eq!(
         problems(&refused),
         [
-            "`spec.containers[0].lifecycle` is refused: hooks are not called",
+            "`spec.containers[0].lifecycle.stopSignal` is refused: containers are stopped by the signal of their image",
             "`spec.containers[0].securityContext.runAsNonRoot: true` is refused: the user of an image is not checked\n  hint: set `runAsUser` beside it",
         ]
     );
@@ -409,8 +407,8 @@ fn all_fields_of_a_kind_are_listed_down_to_the_first_that_is_not_honoured() {
     assert!(listed["spec.containers"].required);
     assert_eq!(listed["spec.schedulerName"].unless, ["default-scheduler"]);
     assert_eq!(listed["spec.securityContext.runAsNonRoot"].beside, Some("runAsUser"));
-    assert_eq!(listed["spec.containers[].lifecycle"].reason, "hooks are not called");
-    assert!(!listed.contains_key("spec.containers[].lifecycle.preStop"));
+    assert_eq!(listed["spec.containers[].volumeDevices"].reason, "there are no block devices to attach");
+    assert!(!listed.contains_key("spec.containers[].volumeDevices[].name"));
     assert_eq!(listed["metadata.labels[pod-security.kubernetes.io/enforce…]"].label, Label::Refused);
     for kind in kinds() {
         assert!(fields(kind).iter().any(|field| field.path == "metadata.name"), "{}", kind.kind);

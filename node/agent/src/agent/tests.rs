@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod engine;
+mod hooks;
 mod sources;
 
 const SERVE: &str = "trap 'exit 0' TERM; busybox httpd -f -p 8080 -h / & wait";

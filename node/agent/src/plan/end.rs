@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Action, Context, POD, PodPlan, is_running};
 use crate::{
+    hook,
     memory::PodMemory,
     pod::{BoundPod, Stage},
     runtime::{Container, Role},
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) fn orphan(seen: &[&Container], memory: &PodMemory, context: Context<'_>) -> PodPlan {
     let mut plan = PodPlan::default();
     for container in seen.iter().filter(|container| is_running(container) && container.role != Role::Holder) {
-        plan.act(context, stop(container, container.grace, "The pod is not bound to this node any more"));
+        plan.act(context, kill(container, container.grace, "The pod is not bound to this node any more"));
     }
     remove_all(seen, memory, context, &mut plan);
     plan
@@ -64,7 +65,7 @@ fn stop_in_order(bound: &BoundPod, seen: &[&Container], grace: Duration, context
     };
     let only_sidecars = running().all(|container| is_sidecar(container));
     for container in running().filter(|container| only_sidecars || !is_sidecar(container)) {
-        plan.act(context, stop(container, grace, "Stopping container"));
+        plan.act(context, stop(bound, seen, container, grace, "Stopping container", context));
     }
 }
 
@@ -85,10 +86,29 @@ fn remove_all(seen: &[&Container], memory: &PodMemory, context: Context<'_>, pla
     }
 }
 
-pub(super) fn stop(container: &Container, grace: Duration, why: &str) -> Action {
+/// Stops a container of a pod that is known, after its hook.
+pub(super) fn stop(
+    bound: &BoundPod,
+    seen: &[&Container],
+    container: &Container,
+    grace: Duration,
+    why: &str,
+    context: Context<'_>,
+) -> Action {
+    let mut action = kill(container, grace, why);
+    if let Action::Stop { name, call, .. } = &mut action {
+        let written = bound.containers().find(|(of, _)| of.name == *name);
+        let hook = written.and_then(|(container, _)| hook::pre_stop(container));
+        *call = hook.and_then(|hook| super::call(bound, seen, hook, context));
+    }
+    action
+}
+
+/// Stops a container of which nothing is known but what its runtime says.
+fn kill(container: &Container, grace: Duration, why: &str) -> Action {
     let name = match &container.role {
         Role::Container { name, .. } => name.clone(),
         Role::Holder => POD.to_owned(),
     };
-    Action::Stop { name, id: container.id.clone(), grace, why: why.to_owned() }
+    Action::Stop { name, id: container.id.clone(), grace, why: why.to_owned(), call: None }
 }

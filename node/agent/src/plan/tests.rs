@@ -96,6 +96,7 @@ fn short(plan: &PodPlan) -> Vec<String> {
         Action::Mount { .. } => "mount".to_owned(),
         Action::StartHolder(holder) => format!("start holder {}", holder.attempt),
         Action::Start { container, .. } => format!("start {} {}", container.name, container.attempt),
+        Action::Begin { id, .. } => format!("begin {id}"),
         Action::Stop { id, .. } => format!("stop {id}"),
         Action::Remove { id } => format!("remove {id}"),
         Action::Unmount => "unmount".to_owned(),
@@ -272,4 +273,70 @@ fn what_failed_is_left_alone_for_a_while() {
     assert_eq!((short(&plan), plan.wake_at), (vec![], Some(NOW + Duration::from_secs(10))));
     failed.resting.insert("a".into(), NOW);
     assert_eq!(failed.actions(), ["start a 0"]);
+}
+
+fn hooked() -> Value {
+    json!({"containers": [
+        {"name": "a", "image": "i", "lifecycle": {
+            "postStart": {"exec": {"command": ["begin"]}},
+            "preStop": {"httpGet": {"path": "/stop", "port": 80}},
+        }},
+        {"name": "b", "image": "i"},
+    ]})
+}
+
+#[test]
+fn a_container_begins_when_its_hook_is_done_and_the_next_one_is_started_then() {
+    let mut started = case(hooked()).holder().container("a", 0, running());
+    assert_eq!(started.actions(), ["begin a-0"]);
+    let a = started.seen.last().unwrap().clone();
+    assert!(started.memory.health(&a).is_none(), "it is not probed");
+    started.busy.insert("a/postStart".into());
+    let plan = started.plan();
+    assert_eq!((short(&plan).len(), plan.waiting["b"].reason), (0, "ContainerCreating"));
+
+    started.memory.containers.get_mut("a").unwrap().begun = Some("a-0".into());
+    assert_eq!(started.actions(), ["start b 0"]);
+    assert!(started.memory.health(&a).is_some());
+}
+
+#[test]
+fn a_hook_that_is_known_to_be_done_is_not_called_by_an_agent_that_was_restarted() {
+    let mut known = case(hooked()).holder().container("a", 0, running()).container("b", 0, running());
+    known.bound.status = json!({"containerStatuses": [
+        {"name": "a", "containerID": "docker://a-0", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
+    ]});
+    assert!(known.actions().is_empty());
+    let mut other = case(hooked()).holder().container("a", 1, running()).container("b", 0, running());
+    other.bound.status = known.bound.status.clone();
+    assert_eq!(other.actions(), ["begin a-1"], "it was another container's");
+}
+
+#[test]
+fn whatever_a_container_is_stopped_for_its_hook_is_called_before() {
+    let call = Call {
+        hook: Hook::Ask(crate::probe::Check::Http {
+            host: None,
+            port: 80,
+            path: "/stop".into(),
+            headers: vec![],
+            any_status: true,
+        }),
+        address: [10, 214, 0, 2].into(),
+    };
+    let mut condemned = case(hooked()).holder().container("a", 0, running()).container("b", 0, running());
+    condemned.plan();
+    let memory = condemned.memory.containers.get_mut("a").unwrap();
+    (memory.begun, memory.condemned) = (Some("a-0".into()), Some(("a-0".into(), "unwell".into())));
+    let stopped = |plan: PodPlan| match &plan.actions[..] {
+        [Action::Stop { id, call, .. }] => (id.clone(), call.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stopped(condemned.plan()), ("a-0".to_owned(), Some(call)));
+
+    let mut without = case(hooked()).holder().container("a", 0, running()).container("b", 0, running());
+    without.plan();
+    without.memory.containers.get_mut("a").unwrap().begun = Some("a-0".into());
+    without.memory.containers.get_mut("b").unwrap().condemned = Some(("b-0".into(), "unwell".into()));
+    assert_eq!(stopped(without.plan()), ("b-0".to_owned(), None));
 }

@@ -103,7 +103,8 @@ fn ports_are_found_by_name_and_what_cannot_be_checked_says_why() {
         Probe::new(&container(&json!({ "livenessProbe": probe })), Purpose::Liveness, at(0)).unwrap().begin().0
     };
     let http = check(json!({"httpGet": {"port": "http", "path": "healthz?full=1"}}));
-    let expected = Check::Http { host: None, port: 8080, path: "/healthz?full=1".into(), headers: vec![] };
+    let expected =
+        Check::Http { host: None, port: 8080, path: "/healthz?full=1".into(), headers: vec![], any_status: false };
     assert_eq!(http, expected);
     let missing = check(json!({"tcpSocket": {"port": "grpc"}}));
     assert_eq!(missing, Check::Unsupported("the container has no port named `grpc`".into()));

@@ -388,6 +388,11 @@ fn refusals_say_what_because_and_what_next() {
         ("Pod", bad("volumeMounts"), json!([{"name": "v", "mountPath": "data"}])),
         ("Pod", bad("resources"), json!({"requests": {"cpu": "2", "memory": "lots"}, "limits": {"cpu": "1"}})),
         ("Pod", bad("readinessProbe"), json!({"periodSeconds": 0})),
+        (
+            "Pod",
+            bad("lifecycle"),
+            json!({"preStop": {"sleep": {"seconds": -1}}, "postStart": {"exec": {}, "httpGet": {"port": 0}}}),
+        ),
         ("Deployment", "/spec/replicas".to_owned(), json!(-1)),
         ("Deployment", "/spec/selector".to_owned(), json!({})),
         ("Deployment", "/spec/selector".to_owned(), json!({"matchLabels": {"app": "other"}})),

@@ -77,6 +77,7 @@ pub(super) fn container(
     if let Some(resources) = &container.resources {
         self::resources(&format!("{path}.resources"), resources, problems);
     }
+    hooks(path, container, init, problems);
     for (field, probe) in [
         ("livenessProbe", &container.liveness_probe),
         ("readinessProbe", &container.readiness_probe),
@@ -134,6 +135,31 @@ fn resources(path: &str, resources: &ResourceRequirements, problems: &mut Vec<Pr
             let sentence = format!("is {request}, more than the limit of {limit}");
             problems.push(Problem::new(&format!("{path}.requests[{resource}]"), sentence));
         }
+    }
+}
+
+/// What is called when the container was started, and before it is stopped.
+fn hooks(path: &str, container: &Container, init: bool, problems: &mut Vec<Problem>) {
+    let Some(lifecycle) = &container.lifecycle else { return };
+    for (field, handler) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
+        let Some(handler) = handler else { continue };
+        let path = format!("{path}.lifecycle.{field}");
+        if init && container.restart_policy.is_none() {
+            problems.push(Problem::new(&path, "is not possible for an init container: it is waited for until it ends"));
+        }
+        let handlers = [
+            ("exec", handler.exec.is_some()),
+            ("httpGet", handler.http_get.is_some()),
+            ("sleep", handler.sleep.is_some()),
+        ];
+        exactly_one(&path, &handlers, problems);
+        if handler.exec.as_ref().is_some_and(|exec| exec.command.iter().flatten().next().is_none()) {
+            problems.push(Problem::new(&format!("{path}.exec.command"), "must not be empty"));
+        }
+        if let Some(get) = &handler.http_get {
+            target(&format!("{path}.httpGet.port"), &get.port, problems);
+        }
+        not_negative(&format!("{path}.sleep.seconds"), handler.sleep.as_ref().map(|sleep| sleep.seconds), problems);
     }
 }
 

@@ -25,7 +25,14 @@ const MAX_OUTPUT: usize = 10 << 10;
 pub(super) async fn ask(address: Ipv4Addr, check: &Check, timeout: Duration) -> Result<(), String> {
     let asked = async {
         match check {
-            Check::Http { host, port, path, headers } => http(host.as_deref(), address, *port, path, headers).await,
+            Check::Http { host, port, path, headers, any_status } => {
+                let status = http(host.as_deref(), address, *port, path, headers).await?;
+                match status {
+                    200..=399 => Ok(()),
+                    _ if *any_status => Ok(()),
+                    status => Err(format!("HTTP probe failed with statuscode: {status}")),
+                }
+            }
             Check::Tcp { host, port } => connect(host.as_deref(), address, *port).await.map(drop),
             Check::Unsupported(why) => Err(why.clone()),
             Check::Exec { .. } => Err("a command runs in the container, not over the network".to_owned()),
@@ -47,7 +54,7 @@ async fn http(
     port: u16,
     path: &str,
     headers: &[(String, String)],
-) -> Result<(), String> {
+) -> Result<u16, String> {
     let url = format!("http://{}:{port}{path}", host.map_or_else(|| address.to_string(), str::to_owned));
     let failed = |error: &dyn std::fmt::Display| format!("Get {url:?}: {error}");
     let stream = connect(host, address, port).await.map_err(|error| failed(&error))?;
@@ -69,11 +76,7 @@ async fn http(
         // The connection may end in the very moment it brought the answer.
         _ = &mut connection => answer.await,
     };
-    let answer = answer.map_err(|error| failed(&error))?;
-    match answer.status().as_u16() {
-        200..=399 => Ok(()),
-        status => Err(format!("HTTP probe failed with statuscode: {status}")),
-    }
+    answer.map(|answer| answer.status().as_u16()).map_err(|error| failed(&error))
 }
 
 impl Docker {
