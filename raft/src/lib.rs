@@ -24,6 +24,7 @@ mod engine;
 mod fault;
 mod format;
 mod hashes;
+mod heard;
 mod inbound;
 mod log;
 mod machine;

@@ -78,6 +78,9 @@ impl Store {
         let serve = async move {
             let mut answers = std::pin::pin!(self.inner.raft.stream_append(Box::pin(requests)));
             while let Some(answer) = answers.next().await {
+                if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer {
+                    self.inner.heard.note(from);
+                }
                 let (answer, last) = match answer {
                     Ok(Ok(upto)) => (Appended::Upto(upto.map(record::LogId::from)), false),
                     Ok(Err(StreamAppendError::Conflict(id))) => (Appended::Conflict(Some(id.into())), true),
@@ -117,7 +120,11 @@ impl Store {
                 let Ok(request) = restore(append) else {
                     return Answer::Refused(Refused::Malformed("an entry cannot be".to_owned()));
                 };
-                match raft.append_entries(request).await {
+                let answer = raft.append_entries(request).await;
+                if !matches!(answer, Err(_) | Ok(AppendEntriesResponse::HigherVote(_))) {
+                    self.inner.heard.note(from);
+                }
+                match answer {
                     Ok(AppendEntriesResponse::Success) => Answer::Appended(Appended::Upto(last)),
                     Ok(AppendEntriesResponse::PartialSuccess(upto)) => {
                         Answer::Appended(Appended::Upto(upto.map(record::LogId::from)))

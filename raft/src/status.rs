@@ -20,6 +20,7 @@ use crate::{
     config::{LogLimits, Timing},
     delay::Delays,
     fault::{Fault, Fence},
+    heard::Heard,
     log::Log,
     snapshot::Vault,
     space::Room,
@@ -47,7 +48,7 @@ const LONGEST: u64 = 512 << 20;
 /// The cluster as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
-    /// The leader, as far as this node knows.
+    /// The leader, as far as this node knows. One that was not heard for some seconds is none, and this node is one only while it is `leading`.
     pub leader: Option<NodeId>,
     /// Whether this node leads, and a majority has confirmed it lately. A leader that is cut off does not lead.
     pub leading: bool,
@@ -88,6 +89,7 @@ pub(crate) struct Keeper {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) health: Arc<Mutex<HealthLog>>,
     pub(crate) fence: Fence,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) room: watch::Receiver<Room>,
 }
 
@@ -125,6 +127,7 @@ impl Keeper {
                     changed = server.changed() => if changed.is_err() { break 'running } else { break },
                     changed = room.changed() => if changed.is_err() { break 'running } else { break },
                     _ = raised.wait_for(Option::is_some) => break 'running,
+                    () = self.heard.news() => break,
                     () = lapse => break,
                     changed = metrics.changed(), if rested => if changed.is_err() { break 'running } else { break },
                     changed = self.progress.changed(), if rested => if changed.is_err() { break 'running } else { break },
@@ -149,7 +152,7 @@ impl Keeper {
         });
     }
 
-    /// Sends the status if it changed; when leadership lapses unless a majority answers before.
+    /// Sends the status if it changed; when whoever leads counts no more, unless something is heard before: of a majority if it is this node.
     fn refresh(&self, metrics: &Metrics) -> Option<Instant> {
         let progress = *self.progress.borrow();
         let lapses = lapses(metrics, self.node, self.timing.election_max);
@@ -157,11 +160,15 @@ impl Keeper {
         let fault = self.fence.fault().or(ended);
         let leading =
             fault.is_none() && metrics.state == ServerState::Leader && lapses.is_none_or(|at| at > Instant::now());
+        // How long another one counts that led when it was last heard.
+        let other = metrics.current_leader.filter(|leader| *leader != self.node);
+        let trusted = other.and_then(|leader| self.heard.until(leader));
+        let leader = if leading { Some(self.node) } else { other.filter(|_| trusted.is_some()) };
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         let member = |(id, _): (&NodeId, &_)| Member { id: *id, voter: voters.contains(id) };
         let status = Status {
-            leader: metrics.current_leader,
+            leader,
             leading,
             term: metrics.current_term,
             revision: progress.revision,
@@ -177,7 +184,7 @@ impl Keeper {
             *before = status;
             changed
         });
-        lapses.filter(|_| leading)
+        trusted.or(lapses.filter(|_| leading))
     }
 
     /// Asks for a snapshot when the log has grown enough.

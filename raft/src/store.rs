@@ -32,6 +32,7 @@ use crate::{
     delay::{Delay, Delays},
     engine::{Engine, look},
     fault::{Fault, Fence},
+    heard::Heard,
     inbound::Inbound,
     machine,
     network::{Network, NetworkError, Urgency},
@@ -105,6 +106,7 @@ pub(crate) struct Inner {
     delays: Arc<Delays>,
     own_delay: Arc<Delay>,
     pub(crate) fence: Fence,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) room: watch::Receiver<Room>,
     /// The file that says that a process uses the directory.
     running: Option<PathBuf>,
@@ -155,6 +157,7 @@ impl Store {
         let (rooms, room) = watch::channel(Room::Enough);
         tasks.spawn(space::keep(Arc::clone(&engine), rooms, shutdown.clone()));
         let health = Arc::new(Mutex::new(HealthLog::default()));
+        let heard = Arc::new(Heard::new(config.timing));
         let own_delay = log.delay();
         let (sender, status) = watch::channel(Status::default());
         let keeper = Keeper {
@@ -168,6 +171,7 @@ impl Store {
             status: sender,
             health: Arc::clone(&health),
             fence: fence.clone(),
+            heard: Arc::clone(&heard),
             room: room.clone(),
         };
         tasks.spawn(keeper.run(shutdown.clone()));
@@ -197,6 +201,7 @@ impl Store {
             delays,
             own_delay,
             fence,
+            heard,
             room,
             running,
         };

@@ -216,6 +216,32 @@ async fn a_write_is_done_soon_when_one_store_is_gone_and_another_was_just_restar
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_nobody_hears_is_none_and_is_one_again_when_it_is_heard() {
+    let mut cluster = Cluster::of_three(Kind::Memory).await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
+    for node in 1..=3 {
+        cluster.cut(node);
+    }
+    let known = |cluster: &Cluster, node| cluster.store(node).status().borrow().leader;
+    until("nobody leads", || async { (1..=3).all(|node| known(&cluster, node).is_none()).then_some(()) }).await;
+    cluster.heal();
+    until("all follow one", || async {
+        let leaders: Vec<_> = (1..=3).map(|node| known(&cluster, node)).collect();
+        (leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])).then_some(())
+    })
+    .await;
+
+    // One that starts alone remembers whom it followed, and does not take that one for alive.
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
+    cluster.start(others[0]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(known(&cluster, others[0]), None);
+}
+
 async fn a_new_node_catches_up_by_snapshot(kind: Kind) {
     let mut cluster = Cluster::empty(kind);
     cluster.limits = LogLimits { bytes: u64::MAX, entries: 20, keep: 2 };

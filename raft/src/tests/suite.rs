@@ -5,7 +5,10 @@ use openraft::{
     testing::log::{StoreBuilder, Suite},
 };
 use quorate_proto::ids::NodeId;
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -23,6 +26,8 @@ use crate::{
 
 struct Builder {
     disk: bool,
+    /// The log writers, each of which closes its database when it ends.
+    writers: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl StoreBuilder<TypeConfig, Log, State, TempDir> for Builder {
@@ -35,7 +40,8 @@ impl StoreBuilder<TypeConfig, Log, State, TempDir> for Builder {
         let tasks = TaskTracker::new();
         if opened.blocking {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            std::thread::spawn(move || runtime.block_on(opened.writer));
+            let writer = std::thread::spawn(move || runtime.block_on(opened.writer));
+            self.writers.lock().unwrap().push(writer);
         } else {
             tasks.spawn(opened.writer);
         }
@@ -50,15 +56,20 @@ impl StoreBuilder<TypeConfig, Log, State, TempDir> for Builder {
 
 #[test]
 fn storage_in_memory_is_what_openraft_expects() {
-    run(Builder { disk: false });
+    run(false);
 }
 
 #[test]
 fn storage_on_disk_is_what_openraft_expects() {
-    run(Builder { disk: true });
+    run(true);
 }
 
-fn run(builder: Builder) {
+fn run(disk: bool) {
     use openraft::type_config::TypeConfigExt;
-    TypeConfig::run(Suite::test_all(builder)).unwrap();
+    let writers = Arc::default();
+    TypeConfig::run(Suite::test_all(Builder { disk, writers: Arc::clone(&writers) })).unwrap();
+    // A process that ends while a database is being closed does not end well.
+    for writer in std::mem::take(&mut *writers.lock().unwrap()) {
+        writer.join().unwrap();
+    }
 }
