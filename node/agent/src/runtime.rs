@@ -174,6 +174,8 @@ pub enum State {
         out_of_memory: bool,
         /// What the runtime says about it; mostly empty.
         message: String,
+        /// What the container itself left as its last words; mostly empty.
+        words: String,
     },
 }
 
@@ -266,6 +268,10 @@ pub struct ContainerSpec {
     pub share_processes: bool,
     /// It sees the node's processes.
     pub host_processes: bool,
+    /// Where it writes why it ended; empty: nowhere.
+    pub message_path: String,
+    /// If it failed and wrote nothing there, the end of its log says why.
+    pub message_from_log: bool,
 }
 
 impl ContainerSpec {

@@ -140,7 +140,9 @@ fn state(current: Option<&Container>, waiting: Option<&Waiting>, context: Contex
 const SIGNALS: i32 = 128;
 
 fn terminated(container: &Container, context: Context<'_>) -> Option<Value> {
-    let State::Exited { started, finished, code, out_of_memory, message } = &container.state else { return None };
+    let State::Exited { started, finished, code, out_of_memory, message, words } = &container.state else {
+        return None;
+    };
     let reason = match (out_of_memory, code) {
         (true, _) => "OOMKilled",
         (false, 0) => "Completed",
@@ -157,8 +159,8 @@ fn terminated(container: &Container, context: Context<'_>) -> Option<Value> {
     if *code > SIGNALS && *code < SIGNALS + 65 {
         terminated["signal"] = json!(code - SIGNALS);
     }
-    if !message.is_empty() {
-        terminated["message"] = json!(message);
+    if let Some(said) = [words, message].into_iter().find(|said| !said.is_empty()) {
+        terminated["message"] = json!(said);
     }
     Some(json!({ "terminated": terminated }))
 }

@@ -92,6 +92,9 @@ pub(crate) struct Around<'a> {
     pub(crate) node_memory: u64,
 }
 
+/// Where a container writes why it ended, unless it says otherwise.
+const MESSAGE_PATH: &str = "/dev/termination-log";
+
 /// A container of a pod.
 ///
 /// # Errors
@@ -172,6 +175,8 @@ pub(crate) fn container(
         drop_capabilities: drop.unwrap_or_default(),
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
+        message_path: container.termination_message_path.clone().unwrap_or_else(|| MESSAGE_PATH.to_owned()),
+        message_from_log: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
         share_processes: bound.spec.share_process_namespace == Some(true),
         host_processes: bound.spec.host_pid == Some(true),
     })

@@ -410,3 +410,27 @@ async fn on_docker_what_ends_or_is_unwell_is_started_again() {
     store.until("the start failed", |store| waiting(store, "no-program") == "RunContainerError").await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn on_docker_the_last_words_of_a_container_are_its_message_or_the_end_of_its_log() {
+    let engine = Engine::start().await;
+    let store = Store::new();
+    let running = on(&engine, &store);
+    let container = |name: &str, policy: &str, script: &str| json!({"name": name, "image": engine.image, "command": ["/bin/sh", "-c", script], "terminationMessagePolicy": policy});
+    store.pod(
+        "ends",
+        json!({"restartPolicy": "Never", "securityContext": {"runAsUser": 1000}, "containers": [
+            container("says", "File", "echo log; echo words > /dev/termination-log; exit 127"),
+            container("logs", "FallbackToLogsOnError", "echo first; echo last; exit 1"),
+            container("well", "FallbackToLogsOnError", "echo all is well"),
+            container("mute", "File", "echo log; exit 1"),
+        ]}),
+    );
+    store.until("it failed", |store| store.status("ends").unwrap_or_default()["phase"] == "Failed").await;
+    let status = store.status("ends").unwrap();
+    let ended = |index: usize| &status["containerStatuses"][index]["state"]["terminated"];
+    assert_eq!((&ended(0)["message"], &ended(0)["reason"]), (&json!("words\n"), &json!("Error")));
+    assert_eq!(ended(1)["message"], "first\nlast\n");
+    assert!(ended(2)["message"].is_null() && ended(3)["message"].is_null(), "{status}");
+    running.stop().await;
+}

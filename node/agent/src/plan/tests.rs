@@ -110,7 +110,14 @@ const fn running() -> State {
 
 const fn exited(code: i32) -> State {
     let time = Timestamp::UNIX_EPOCH;
-    State::Exited { started: time, finished: time, code, out_of_memory: false, message: String::new() }
+    State::Exited {
+        started: time,
+        finished: time,
+        code,
+        out_of_memory: false,
+        message: String::new(),
+        words: String::new(),
+    }
 }
 
 fn one(policy: &str) -> Value {

@@ -38,6 +38,7 @@ fn container(image: &str, holder: &str, script: &str) -> ContainerSpec {
         holder: holder.into(),
         image: image.into(),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        message_path: "/dev/termination-log".into(),
         limits: Limits { cpu_shares: 2, cpu_quota: None, memory: None, oom_score: 1000 },
         ..ContainerSpec::default()
     }
@@ -102,6 +103,8 @@ async fn conforms(runtime: &dyn Runtime, runs: (&str, &str), fails: (&str, &str)
     runtime.start(&failing).await.unwrap();
     let seen = ended(runtime, &failing).await;
     assert!(matches!(seen.state, State::Exited { code: 3, out_of_memory: false, .. }), "{:?}", seen.state);
+    let State::Exited { words, .. } = &seen.state else { panic!("it runs") };
+    assert_eq!(words, "the disk is full\n", "its last words are kept");
     let parts: Vec<_> = futures_util::StreamExt::collect(
         runtime.logs(&failing, &super::LogLines { tail: Some(1), ..Default::default() }).await.unwrap(),
     )
@@ -126,7 +129,12 @@ async fn conforms(runtime: &dyn Runtime, runs: (&str, &str), fails: (&str, &str)
 async fn the_docker_engine_conforms() {
     let engine = Engine::start().await;
     let runs = "trap 'exit 143' TERM; while :; do busybox sleep 0.1; done";
-    conforms(&*engine.runtime, (&engine.image, runs), (&engine.image, "echo one; echo two; exit 3")).await;
+    conforms(
+        &*engine.runtime,
+        (&engine.image, runs),
+        (&engine.image, "echo one; echo two; echo the disk is full > /dev/termination-log; exit 3"),
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,8 +142,12 @@ async fn the_simulated_runtime_conforms() {
     let config =
         simulated::Config { node: "n1".into(), pod_range: "10.214.1.0/24".parse().unwrap(), cpus: 4, memory: 8 << 30 };
     let runtime = Arc::new(Simulated::new(config, Arc::new(TestClock::new())));
-    let fails =
-        Behaviour { exits: Some((Duration::from_secs(2), 3)), writes: "one\ntwo\n".into(), ..Behaviour::default() };
+    let fails = Behaviour {
+        exits: Some((Duration::from_secs(2), 3)),
+        writes: "one\ntwo\n".into(),
+        says: "the disk is full\n".into(),
+        ..Behaviour::default()
+    };
     runtime.behave("fails", fails);
     conforms(&runtime, ("runs", ""), ("fails", "")).await;
 }

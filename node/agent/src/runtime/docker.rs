@@ -30,12 +30,14 @@ use ipnet::Ipv4Net;
 use quorate_proto::ids::ClusterId;
 
 use super::{
-    Container, ContainerSpec, Credentials, HolderSpec, Info, LogLines, PodRef, Runtime, RuntimeError, Volume, name,
+    Container, ContainerSpec, Credentials, HolderSpec, Info, LogLines, PodRef, Role, Runtime, RuntimeError, State,
+    Volume, name,
 };
 use crate::probe::Check;
 
 mod check;
 mod describe;
+mod ended;
 mod oom;
 mod prepare;
 mod volume;
@@ -71,6 +73,9 @@ pub struct Config {
     pub pod_range: Ipv4Net,
 }
 
+/// What inspection told of a container, and what the container left as its last words.
+type Inspected = (ContainerInspectResponse, String);
+
 /// A Docker Engine.
 pub struct Docker {
     config: Config,
@@ -78,7 +83,7 @@ pub struct Docker {
     oom_floor: i64,
     client: tokio::sync::Mutex<Option<Client>>,
     /// What inspection told of containers in a state they keep: by id.
-    inspected: std::sync::Arc<Mutex<BTreeMap<String, ContainerInspectResponse>>>,
+    inspected: std::sync::Arc<Mutex<BTreeMap<String, Inspected>>>,
 }
 
 impl std::fmt::Debug for Docker {
@@ -208,20 +213,64 @@ impl Docker {
             inspected.state.as_ref().and_then(|state| state.status).map(|status| status.to_string())
         };
         let now = summary.state.map(|state| state.to_string());
-        let known = lock(&self.inspected).get(id).filter(|known| status(known) == now).cloned();
-        let inspected = match known {
+        let known = lock(&self.inspected).get(id).filter(|(known, _)| status(known) == now).cloned();
+        let (inspected, words) = match known {
             Some(known) => known,
             None => match self.inspect(id).await {
                 Ok(inspected) => {
-                    lock(&self.inspected).insert(id.clone(), inspected.clone());
-                    inspected
+                    let words = self.last_words(&inspected).await?;
+                    lock(&self.inspected).insert(id.clone(), (inspected.clone(), words.clone()));
+                    (inspected, words)
                 }
                 // It was removed since it was listed.
                 Err(RuntimeError::NotFound(_)) => return Ok(None),
                 Err(error) => return Err(error),
             },
         };
-        Ok(describe::container(&inspected, &self.config.network))
+        let mut shown = describe::container(&inspected, &self.config.network);
+        if let Some(Container { state: State::Exited { words: shown, .. }, .. }) = &mut shown {
+            *shown = words;
+        }
+        Ok(shown)
+    }
+
+    /// What a container that ended wrote about it; empty if it runs, or wrote nothing.
+    async fn last_words(&self, inspected: &ContainerInspectResponse) -> Result<String, RuntimeError> {
+        let Some(from_log) = describe::message_from_log(inspected) else { return Ok(String::new()) };
+        let Some(Container {
+            id,
+            pod,
+            role: Role::Container { name, .. },
+            attempt,
+            state: State::Exited { code, .. },
+            ..
+        }) = describe::container(inspected, &self.config.network)
+        else {
+            return Ok(String::new());
+        };
+        let dir = self.config.dir.clone();
+        let words = blocking(move || Ok(ended::read(&dir, &pod.uid, &name, attempt))).await?;
+        if !words.is_empty() || code == 0 || !from_log {
+            return Ok(words);
+        }
+        let read = async {
+            let mut log = Vec::new();
+            let mut parts = self.logs(&id, &ended::log_lines()).await?;
+            while let Some(part) = parts.next().await {
+                ended::keep(&mut log, &part?);
+            }
+            Ok(ended::end_of(&log))
+        };
+        match tokio::time::timeout(LOOK_UP, read).await {
+            Ok(Ok(words)) => Ok(words),
+            // It was removed, or its log cannot be read: there is nothing to tell, and the pod must go on.
+            Ok(Err(error @ (RuntimeError::NotFound(_) | RuntimeError::Refused(_)))) => {
+                tracing::debug!(%error, "the end of a log was not read");
+                Ok(String::new())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(timeout("reading the end of a log", LOOK_UP)),
+        }
     }
 }
 
@@ -356,7 +405,16 @@ impl Runtime for Docker {
 
     async fn create(&self, container: &ContainerSpec) -> Result<String, RuntimeError> {
         let name = name(&container.name, &container.pod_ref(), container.attempt);
-        self.make(&name, describe::creation(container, &self.config, self.oom_floor)).await
+        // Where the container mounts something else, it has that instead.
+        let taken = container.mounts.iter().any(|mount| mount.target == container.message_path);
+        let message = if container.message_path.is_empty() || taken {
+            None
+        } else {
+            let (dir, container) = (self.config.dir.clone(), container.clone());
+            let path = blocking(move || ended::make(&dir, &container)).await?;
+            Some(path.to_string_lossy().into_owned())
+        };
+        self.make(&name, describe::creation(container, &self.config, self.oom_floor, message)).await
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {

@@ -53,6 +53,8 @@ pub struct Behaviour {
     pub stop: Duration,
     /// What it writes when it starts.
     pub writes: String,
+    /// What it leaves as its last words.
+    pub says: String,
 }
 
 impl Default for Behaviour {
@@ -63,6 +65,7 @@ impl Default for Behaviour {
             unwell: None,
             stop: Duration::from_millis(100),
             writes: String::new(),
+            says: String::new(),
         }
     }
 }
@@ -104,7 +107,8 @@ impl Row {
         {
             let ran = i64::try_from(ends.since(begun).as_millis()).unwrap_or(i64::MAX);
             let finished = Timestamp::from_millisecond(started.as_millisecond().saturating_add(ran)).unwrap_or(started);
-            shown.state = State::Exited { started, finished, code, out_of_memory: false, message: String::new() };
+            let (message, words) = (String::new(), self.behaviour.says.clone());
+            shown.state = State::Exited { started, finished, code, out_of_memory: false, message, words };
             shown.address = None;
         }
         shown

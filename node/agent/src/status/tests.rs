@@ -11,7 +11,14 @@ fn wall(seconds: i64) -> Timestamp {
 }
 
 fn exited(code: i32, out_of_memory: bool) -> State {
-    State::Exited { started: wall(0), finished: wall(5), code, out_of_memory, message: String::new() }
+    State::Exited {
+        started: wall(0),
+        finished: wall(5),
+        code,
+        out_of_memory,
+        message: String::new(),
+        words: String::new(),
+    }
 }
 
 fn container(role: Role, attempt: u32, state: State) -> Container {

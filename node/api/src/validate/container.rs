@@ -37,6 +37,9 @@ pub(super) fn container(
     }
     let policies = ["Always", "IfNotPresent", "Never"];
     one_of(&format!("{path}.imagePullPolicy"), container.image_pull_policy.as_deref(), &policies, problems);
+    let policies = ["File", "FallbackToLogsOnError"];
+    let policy = container.termination_message_policy.as_deref();
+    one_of(&format!("{path}.terminationMessagePolicy"), policy, &policies, problems);
     let mut ports = BTreeSet::new();
     for (index, port) in container.ports.iter().flatten().enumerate() {
         let path = format!("{path}.ports[{index}]");

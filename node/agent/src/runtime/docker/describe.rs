@@ -31,6 +31,10 @@ const TYPE: &str = "quorate.io/type";
 const ATTEMPT: &str = "quorate.io/attempt";
 const GRACE: &str = "quorate.io/grace-seconds";
 const HASH: &str = "quorate.io/hash";
+/// It has a file for its last words; if that stays empty, its log may stand for it.
+const MESSAGE: &str = "quorate.io/termination-message";
+const MESSAGE_FILE: &str = "File";
+const MESSAGE_LOG: &str = "FallbackToLogsOnError";
 const HOLDER: &str = "quorate.io/holder";
 
 /// How a holder names itself where a container's name is expected, as Kubernetes' tools know it.
@@ -103,19 +107,40 @@ pub(super) fn holder(holder: &HolderSpec, config: &Config, oom_floor: i64) -> Co
     }
 }
 
-pub(super) fn creation(container: &ContainerSpec, config: &Config, oom_floor: i64) -> ContainerCreateBody {
+/// Where the last words of a container that ended are: in a file, or also at the end of its log; `None` for one made without.
+pub(super) fn message_from_log(inspected: &ContainerInspectResponse) -> Option<bool> {
+    let policy = inspected.config.as_ref()?.labels.as_ref()?.get(MESSAGE)?;
+    Some(policy == MESSAGE_LOG)
+}
+
+/// `message`: the file of the node that the container writes its last words to.
+pub(super) fn creation(
+    container: &ContainerSpec,
+    config: &Config,
+    oom_floor: i64,
+    message: Option<String>,
+) -> ContainerCreateBody {
     let mut labels = labels(config, &container.pod_ref(), container.attempt, container.grace);
     labels.insert(TYPE.to_owned(), "container".to_owned());
     labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
     labels.insert(HASH.to_owned(), container.hash.clone());
     labels.insert(HOLDER.to_owned(), container.holder.clone());
+    if message.is_some() {
+        let policy = if container.message_from_log { MESSAGE_LOG } else { MESSAGE_FILE };
+        labels.insert(MESSAGE.to_owned(), policy.to_owned());
+    }
     let joined = format!("container:{}", container.holder);
     let processes = match (container.host_processes, container.share_processes) {
         (true, _) => Some("host".to_owned()),
         (false, true) => Some(joined.clone()),
         (false, false) => None,
     };
-    let mounts = container.mounts.iter().map(|mount| Mount {
+    let message = message.map(|source| crate::runtime::Mount {
+        source,
+        target: container.message_path.clone(),
+        read_only: false,
+    });
+    let mounts = container.mounts.iter().chain(&message).map(|mount| Mount {
         typ: Some(MountType::BIND),
         source: Some(mount.source.clone()),
         target: Some(mount.target.clone()),
@@ -198,6 +223,7 @@ fn state(inspected: &ContainerInspectResponse) -> State {
             code: state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1),
             out_of_memory: state.oom_killed == Some(true),
             message: state.error.unwrap_or_default(),
+            words: String::new(),
         },
         _ => State::Running { started },
     }

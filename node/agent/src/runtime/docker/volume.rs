@@ -68,12 +68,12 @@ pub(super) fn mounted(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     })
 }
 
-fn pod_dir(dir: &Path, uid: &str) -> io::Result<PathBuf> {
+pub(super) fn pod_dir(dir: &Path, uid: &str) -> io::Result<PathBuf> {
     Ok(dir.join("pods").join(component(uid)?))
 }
 
 /// A name that stays where it is put.
-fn component(name: &str) -> io::Result<&str> {
+pub(super) fn component(name: &str) -> io::Result<&str> {
     if name.is_empty() || name.starts_with('.') || name.contains('/') {
         return Err(io::Error::other(format!("`{name}` is no name of a directory")));
     }
