@@ -170,7 +170,12 @@ impl Peer {
         let sending = async move {
             let mut requests = stream::once(std::future::ready(first)).chain(input);
             while let Some(request) = requests.next().await {
-                let frame = rpc::encode(&append(&request)).map_err(|error| failed(&error))?;
+                let append = append(&request);
+                if !append.is_whole() {
+                    // openraft reads the log while it cuts it. What is gone is sent as a snapshot when it begins anew.
+                    return Err(failed_pipe(NetworkError::Failed("the log was cut while it was read".to_owned())));
+                }
+                let frame = rpc::encode(&append).map_err(|error| failed(&error))?;
                 sent.send();
                 send.send(frame).await.map_err(failed_pipe)?;
             }

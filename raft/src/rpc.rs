@@ -108,6 +108,14 @@ pub(crate) struct Append {
     pub(crate) committed: Option<LogId>,
 }
 
+impl Append {
+    /// Whether the entries follow on what is before them, and on each other: what is read from a log that is cut meanwhile does not.
+    pub(crate) fn is_whole(&self) -> bool {
+        let first = self.previous.map_or(0, |id| id.index + 1);
+        (first..).zip(&self.entries).all(|(index, entry)| entry.id.index == index)
+    }
+}
+
 /// What became of entries: on the way of a pipe, one for each [`Append`], in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Appended {

@@ -263,6 +263,9 @@ const fn lacking(room: Room) -> Option<u64> {
 }
 
 fn restore(append: Append) -> std::io::Result<AppendEntriesRequest<TypeConfig>> {
+    if !append.is_whole() {
+        return Err(record::damaged("entries that do not follow on each other".to_owned()));
+    }
     Ok(AppendEntriesRequest {
         vote: append.vote.into(),
         prev_log_id: append.previous.map(LogId::from),

@@ -81,3 +81,22 @@ async fn a_leader_that_takes_no_answers_any_more_ends_its_pipe_and_nothing_else(
     store.accept(NodeId(2), Pipe { send: Box::pin(Breaks { broken: false }), receive: Box::pin(received) }).await;
     store.shutdown().await;
 }
+
+#[test]
+fn entries_that_leave_a_gap_are_taken_from_nobody() {
+    let id = |index| record::LogId { term: 1, node: NodeId(1), index };
+    let entry = |index| record::Entry { id: id(index), body: record::Body::Blank };
+    let vote = record::Vote { term: 1, node: NodeId(1), committed: true };
+    let sent = |previous: Option<u64>, entries: &[u64]| Append {
+        vote,
+        previous: previous.map(id),
+        entries: entries.iter().copied().map(entry).collect(),
+        committed: None,
+    };
+    for whole in [sent(None, &[0, 1]), sent(Some(246), &[247, 248]), sent(Some(246), &[])] {
+        assert!(restore(whole).is_ok());
+    }
+    for torn in [sent(None, &[1]), sent(Some(246), &[250]), sent(Some(246), &[247, 249]), sent(Some(246), &[246])] {
+        assert!(restore(torn.clone()).is_err(), "{torn:?}");
+    }
+}

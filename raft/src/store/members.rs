@@ -81,8 +81,13 @@ impl Store {
     /// Hands leadership to another voter, and waits until someone else leads.
     ///
     /// # Errors
-    /// If nobody took over within an election.
+    /// If it is no voter, or the voters are just being changed; and if nobody took over within an election.
     pub async fn transfer(&self, to: NodeId) -> Result<(), StepError> {
+        // A leader that hands over sends no heartbeats any more. If it turns out to be the only voter, nobody else ever will.
+        let voters = Arc::clone(&self.inner.metrics.borrow_watched().membership_config);
+        if voters.membership().get_joint_config().len() > 1 || !voters.voter_ids().any(|voter| voter == to) {
+            return Err(StepError::Refused(format!("{to} is no voter, or may soon be none")));
+        }
         self.inner.raft.trigger().transfer_leader(to).await.map_err(|_| StepError::Stopped)?;
         let mut status = self.inner.status.clone();
         let (node, patience) = (self.inner.node, self.inner.timing.patience());

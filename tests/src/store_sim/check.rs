@@ -152,6 +152,23 @@ struct Writes<'a> {
     by_request: BTreeMap<RequestId, Asked<'a>>,
 }
 
+/// When somebody was first told of each revision: whoever asked for it had asked by then.
+fn told_of(operations: &[Operation]) -> BTreeMap<Revision, u64> {
+    let mut first: BTreeMap<Revision, u64> = BTreeMap::new();
+    for operation in operations {
+        let seen = match &operation.what {
+            What::Write { answer: Written::Decided(Outcome::Applied(revision)), .. } => Some(*revision),
+            What::Read { page: Some(page), .. } => Some(page.revision),
+            _ => None,
+        };
+        if let Some((revision, returned)) = seen.zip(operation.returned) {
+            let at = first.entry(revision).or_insert(returned);
+            *at = returned.min(*at);
+        }
+    }
+    first
+}
+
 impl<'a> Writes<'a> {
     /// Finds out which revision each request became. Documents are unique; a deletion nobody was told of is known by what it deleted.
     fn new(operations: &'a [Operation], ledger: &Ledger, model: &Model, wrong: &mut Vec<String>) -> Self {
@@ -189,13 +206,16 @@ impl<'a> Writes<'a> {
                 None => nobody.push((*revision, changes)),
             }
         }
+        let told_of = told_of(operations);
         for (revision, changes) in nobody {
+            let there = told_of.range(revision..).map(|(_, returned)| *returned).min().unwrap_or(u64::MAX);
             let told = |asked: &Asked<'_>| {
                 asked.answers.iter().any(|answer| **answer == Written::Decided(Outcome::Applied(revision)))
             };
             let refused = |asked: &Asked<'_>| asked.answers.iter().all(|answer| **answer == Written::NotDone);
             let fits = |asked: &&mut Asked<'_>| {
                 asked.decided.is_none()
+                    && asked.called <= there
                     && documents(asked.txn).next().is_none()
                     && (told(asked) || asked.told.is_none())
                     && model.stale(asked.txn, before(revision)).is_none()

@@ -122,6 +122,16 @@ fn a_write_whose_outcome_nobody_knows_may_be_there_or_not() {
 }
 
 #[test]
+fn a_deletion_that_was_there_already_is_not_taken_for_one_that_was_asked_for_later() {
+    let said = wrong(|history, _| {
+        history[4] = write((10, 12), 4, Txn::new().delete(named("b")), Written::Unknown);
+        history[5] = read((13, 14), Freshness::Linearizable, 4, &[("a", versioned("three", 1, 3))]);
+        history.push(write((20, 21), 9, Txn::new().remove(named("b"), Revision(2)), Written::Unknown));
+    });
+    assert_eq!(said, "");
+}
+
+#[test]
 fn a_write_that_comes_before_one_that_was_acknowledged_earlier_is_noticed() {
     let said = wrong(|history, _| history[0] = write((6, 7), 1, put("a", "one"), applied(1)));
     assert!(said.contains("it became revision 1, and must be after 2"), "{said}");
